@@ -1,0 +1,322 @@
+"""The bundle: a folder that carries an artifact together with the proof that it is right.
+
+Its files::
+
+    manifest.json   what is here, with the SHA-256 of every other file; its "id" is the hash of the rest
+    model.tflite or model.onnx
+    probe.npz       golden inputs and outputs of the source
+    recipe.toml     how the artifact was made
+    labels.txt      one class name a line, where there are labels
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError
+from edgeferry_runtime.numerics import Tolerance
+from edgeferry_runtime.preprocess import Preprocess
+from edgeferry_runtime.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.model import Model
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+PROBE = "probe.npz"
+RECIPE = "recipe.toml"
+LABELS = "labels.txt"
+MARKER = "edgeferry-bundle"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Golden inputs and outputs of a source.
+
+    Attributes:
+        inputs: By input name, an array of [samples, *input shape]; ``inputs[name][i]`` is what the model is fed.
+        outputs: By output name, an array of [samples, *output shape]: what the source answered.
+    """
+
+    inputs: Mapping[str, Array]
+    outputs: Mapping[str, Array]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.inputs.values()))) if self.inputs else 0
+
+    def feeds(self) -> Iterator[dict[str, Array]]:
+        """Yield what the model is fed, sample by sample."""
+        for i in range(len(self)):
+            yield {name: values[i] for name, values in self.inputs.items()}
+
+    def save(self, path: Path) -> None:
+        """Write an uncompressed ``.npz`` whose keys are ``input/NAME`` and ``output/NAME``."""
+        arrays = {f"input/{k}": v for k, v in self.inputs.items()} | {f"output/{k}": v for k, v in self.outputs.items()}
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: Path) -> Probe:
+        """Read what `save` wrote, without unpickling.
+
+        Raises:
+            BundleError: If the file is damaged.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                found = {key: data[key] for key in data.files}
+        except (OSError, ValueError, EOFError, KeyError) as error:
+            raise BundleError(path, f"cannot be read ({error})", "convert the source again") from error
+        split: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
+        for key, values in found.items():
+            kind, _, name = key.partition("/")
+            split.setdefault(kind, {})[name] = values
+        return cls(split["input"], split["output"])
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds.
+
+    Attributes:
+        name: The model's name; on a device the bundle lives below it.
+        artifact: The artifact's file name.
+        format: ``tflite`` or ``onnx``.
+        precision: ``none``, ``fp16``, ``dynamic`` or ``int8``.
+        inputs: The artifact's inputs, in order.
+        outputs: The artifact's outputs, in order.
+        source: Where it came from: name, format, framework, SHA-256.
+        tolerance: What a comparison with the probe must reach, here and on every device.
+        verification: What was compared at conversion, and the figures of each output.
+        files: SHA-256 of each file but the manifest.
+        tools: Versions of all that took part.
+        preprocess: How pictures become inputs, where that is known.
+    """
+
+    name: str
+    artifact: str
+    format: str
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    source: Mapping[str, Any]
+    tolerance: Tolerance = field(default_factory=Tolerance)
+    verification: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, str] = field(default_factory=dict)
+    preprocess: Preprocess | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form, with the id that its content has."""
+        data: dict[str, Any] = {
+            "format": MARKER,
+            "schema": SCHEMA,
+            "name": self.name,
+            "artifact": {"file": self.artifact, "format": self.format, "precision": self.precision},
+            "inputs": [t.to_dict() for t in self.inputs],
+            "outputs": [t.to_dict() for t in self.outputs],
+            "source": dict(self.source),
+            "tolerance": asdict(self.tolerance),
+            "verification": dict(self.verification),
+            "preprocess": self.preprocess.to_dict() if self.preprocess else None,
+            "tools": dict(self.tools),
+            "files": dict(sorted(self.files.items())),
+        }
+        return {"id": content_id(data), **data}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Manifest:
+        """Read the JSON form.
+
+        Raises:
+            KeyError, TypeError, ValueError: If it is not one.
+        """
+        return cls(
+            name=data["name"],
+            artifact=data["artifact"]["file"],
+            format=data["artifact"]["format"],
+            precision=data["artifact"]["precision"],
+            inputs=tuple(TensorSpec.from_dict(t) for t in data["inputs"]),
+            outputs=tuple(TensorSpec.from_dict(t) for t in data["outputs"]),
+            source=data["source"],
+            tolerance=Tolerance(**data["tolerance"]),
+            verification=data["verification"],
+            files=data["files"],
+            tools=data["tools"],
+            preprocess=Preprocess.from_dict(data["preprocess"]) if data["preprocess"] else None,
+        )
+
+
+def content_id(manifest: Mapping[str, Any]) -> str:
+    """Return the hash of a manifest's content (which holds the hash of every file) as 64 hex digits."""
+    content = {k: v for k, v in manifest.items() if k != "id"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits."""
+    with path.open("rb") as stream:
+        digest = hashlib.sha256()
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk.
+
+    Attributes:
+        path: Its folder.
+        manifest: What it holds.
+        id: The hash of its content, 64 hex digits.
+    """
+
+    path: Path
+    manifest: Manifest
+    id: str
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Read a bundle's manifest and check that every file it names is there and stays inside the folder.
+
+        Raises:
+            MissingFileError: If there is no such folder.
+            BundleError: If the folder is no bundle, or is damaged.
+        """
+        folder = Path(path)
+        again = "convert the source again"
+        if not folder.exists():
+            raise MissingFileError(folder, "no such bundle", "check the path, or make one with: ferry convert")
+        if not (folder / MANIFEST).is_file():
+            raise BundleError(folder, f"is no bundle: it has no {MANIFEST}", "make one with: ferry convert")
+        try:
+            data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            if data.get("format") != MARKER:
+                raise BundleError(folder, f"its {MANIFEST} is not an Edgeferry one", "make one with: ferry convert")
+            if data.get("schema") != SCHEMA:
+                raise BundleError(folder, f"has schema {data.get('schema')}; this version reads {SCHEMA}", again)
+            manifest = Manifest.from_dict(data)
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            if isinstance(error, BundleError):
+                raise
+            raise BundleError(folder, f"its {MANIFEST} is damaged ({type(error).__name__}: {error})", again) from error
+        for name in (manifest.artifact, *manifest.files):
+            if name != Path(name).name or name in ("", ".", ".."):
+                raise BundleError(folder, f"names a file outside its folder: {name!r}", "do not use this bundle")
+            if not (folder / name).is_file():
+                raise BundleError(folder, f"lacks the file {name}", again)
+        return cls(folder, manifest, str(data.get("id")))
+
+    @property
+    def artifact(self) -> Path:
+        """The artifact's path."""
+        return self.path / self.manifest.artifact
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """One name per class; empty where the bundle has none."""
+        path = self.path / LABELS
+        return tuple(path.read_text(encoding="utf-8").splitlines()) if LABELS in self.manifest.files else ()
+
+    def probe(self) -> Probe:
+        """Read the golden inputs and outputs."""
+        return Probe.load(self.path / PROBE)
+
+    def check(self) -> None:
+        """Compare the id and every file's SHA-256 with the manifest.
+
+        Raises:
+            BundleError: If anything differs.
+        """
+        if self.id != content_id(self.manifest.to_dict()):
+            raise BundleError(self.path, f"its id does not match its {MANIFEST}", "convert the source again")
+        for name, digest in self.manifest.files.items():
+            if sha256_file(self.path / name) != digest:
+                raise BundleError(self.path, f"{name} was changed after the bundle was made", "convert the source again")
+
+    def load(self, **options: Any) -> Model:
+        """Load the artifact into its engine; the options are those of `edgeferry_runtime.load`."""
+        from edgeferry_runtime.model import load
+
+        return load(self.path, **options)
+
+
+def is_bundle(path: Path) -> bool:
+    """Tell whether a folder carries our marker."""
+    try:
+        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("format") == MARKER
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output path that holds something that is not ours.
+
+    Raises:
+        OutputExistsError: If the path exists and is neither a bundle nor an empty folder.
+        MissingFileError: If its parent folder does not exist.
+    """
+    if not path.absolute().parent.is_dir():
+        raise MissingFileError(path.parent, "no such folder", "create it, or give another -o")
+    if path.is_dir() and not path.is_symlink() and (is_bundle(path) or not any(path.iterdir())):
+        return
+    if path.exists() or path.is_symlink():
+        raise OutputExistsError(path, "exists and is not a bundle", "give another -o, or remove it yourself")
+
+
+def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -> Bundle:
+    """Write a bundle so that it is there whole or not at all.
+
+    Args:
+        path: The bundle's folder; an older bundle there is replaced.
+        manifest: What it holds, `files` still empty.
+        fill: Writes every file but the manifest into the temporary folder that it is given.
+
+    Returns:
+        The bundle, at `path`.
+
+    Raises:
+        OutputExistsError: If `path` exists and is not ours.
+    """
+    check_output(path)
+    path = path.absolute()
+    parts = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        parts.chmod(0o755)
+        fill(parts)
+        files = {f.name: sha256_file(f) for f in sorted(parts.iterdir())}
+        data = replace(manifest, files=files).to_dict()
+        (parts / MANIFEST).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _swap(parts, path)
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+    return Bundle.open(path)
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Put the folder `new` at `path`; what was there is kept until the new one stands."""
+    if not path.exists():
+        new.rename(path)
+        return
+    aside = path.with_name(f".{path.name}.old-{new.name}")
+    path.rename(aside)
+    try:
+        new.rename(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

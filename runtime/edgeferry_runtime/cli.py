@@ -1,0 +1,113 @@
+"""The command ``ferry``: one lazy table of commands, and the one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any, cast
+
+import click
+
+from edgeferry_runtime import __version__
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command lives, and the line that ``ferry --help`` shows for it."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS = {
+    "convert": Entry("edgeferry_converter.commands", "convert", "Make a verified bundle from a trained model."),
+    "run": Entry("edgeferry_runtime.commands.run", "run", "Run a bundle or artifact on an input."),
+    "bench": Entry("edgeferry_runtime.commands.bench", "bench", "Measure a bundle or artifact on this machine."),
+    "device": Entry("edgeferry_devices.commands.device", "device", "Add, list, trust, inspect and remove devices."),
+    "push": Entry("edgeferry_devices.commands.push", "push", "Carry a bundle to a device and prove it there."),
+    "profile": Entry("edgeferry_devices.commands.profile", "profile", "Measure a bundle on one or more devices."),
+}
+"""Every command. Written once; a command's module is imported only when the command is used."""
+
+
+def resolve(module: str, attribute: str) -> Any:
+    """Import a neighbour's function when it is used, so that the runtime never needs its neighbours.
+
+    Raises:
+        MissingExtraError: If the module belongs to a part that is not installed.
+    """
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        from edgeferry_runtime.errors import MissingExtraError
+
+        extras = {"edgeferry_converter": "all", "edgeferry_devices": "devices", "paramiko": "devices"}
+        missing = (error.name or "").split(".")[0]
+        if missing not in extras:
+            raise
+        raise MissingExtraError(f"ferry ({module})", extras[missing], missing) from None
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the command names in the order of the way through the house."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        entry = COMMANDS.get(cmd_name)
+        return cast(click.Command, resolve(entry.module, entry.attribute)) if entry else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or say which were meant."""
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            from edgeferry_runtime.errors import UnknownNameError
+
+            raise UnknownNameError("ferry", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from the table, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ferry")
+def ferry() -> None:
+    """Carry trained models to small machines, and prove at every step that they compute the same thing.
+
+    Exit codes: 0 ok, 1 expected error, 2 usage, 3 a gate failed, 4 device unreachable or refused.
+    """
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run ``ferry`` and exit with its code: the boundary between errors and the shell."""
+    from edgeferry_runtime.errors import EdgeferryError
+
+    try:
+        code = ferry.main(args=args, prog_name="ferry", standalone_mode=False)
+    except EdgeferryError as error:
+        click.echo(f"ferry: error: {' '.join(str(error).split())}", err=True)
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("ferry: interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 1
+    except Exception:
+        traceback.print_exc()
+        click.echo("ferry: unexpected error: this is a defect in Edgeferry; please report it with the lines above", err=True)
+        code = 70
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,101 @@
+"""Engines: what executes an artifact. One file per engine, found by the artifact's format."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgeferry_runtime.errors import UnknownNameError, UsageError
+from edgeferry_runtime.tensors import Array, TensorSpec
+
+
+@dataclass(frozen=True)
+class Delegate:
+    """Where an engine executes.
+
+    Grammar: ``cpu`` or ``cpu:THREADS``.
+
+    Attributes:
+        kind: ``cpu``.
+        threads: Worker threads; None leaves the engine's default.
+    """
+
+    kind: str = "cpu"
+    threads: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Delegate:
+        """Read the grammar.
+
+        Raises:
+            UnknownNameError: For a kind that this version does not have.
+            UsageError: For a thread count that is no positive integer.
+        """
+        kind, colon, count = text.partition(":")
+        if kind not in DELEGATES:
+            raise UnknownNameError("--delegate", kind, DELEGATES)
+        if not colon:
+            return cls(kind)
+        if not count.isascii() or not count.isdecimal() or not 1 <= int(count) <= 1024:
+            raise UsageError(f"--delegate {text}", f"{count!r} is no thread count", "give a number, such as cpu:4")
+        return cls(kind, int(count))
+
+    def __str__(self) -> str:
+        return self.kind if self.threads is None else f"{self.kind}:{self.threads}"
+
+
+DELEGATES = ("cpu",)
+
+
+class Engine(Protocol):
+    """One artifact, loaded.
+
+    Attributes:
+        name: The engine's import name, such as ``ai_edge_litert`` or ``onnxruntime``.
+        version: Its version.
+        inputs: The artifact's inputs in the order that `run` takes them.
+        outputs: The artifact's outputs in the order that `run` gives them.
+    """
+
+    name: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Sequence[Array]) -> list[Array]:
+        """Execute once on stored values that already fit `inputs`; the outputs belong to the caller."""
+        ...
+
+
+class Open(Protocol):
+    """What an engine's module offers: ``open_engine``."""
+
+    def __call__(self, path: Path, delegate: Delegate) -> Engine:
+        """Load an artifact whose structure was verified."""
+        ...
+
+
+MODULES: Mapping[str, str] = {
+    "tflite": "edgeferry_runtime.engines.litert",
+    "onnx": "edgeferry_runtime.engines.onnxruntime",
+}
+"""The module of the engine for each artifact format; it defines ``open_engine(path, delegate) -> Engine``."""
+
+
+def open_engine(format_name: str, path: Path, delegate: Delegate) -> Engine:
+    """Load an artifact into the engine of its format.
+
+    Args:
+        format_name: ``tflite`` or ``onnx``.
+        path: The artifact.
+        delegate: Where to execute.
+
+    Raises:
+        MissingExtraError: If the engine is not installed.
+        EngineError: If it refuses the artifact.
+    """
+    opener: Open = importlib.import_module(MODULES[format_name]).open_engine
+    return opener(path, delegate)

@@ -1,0 +1,133 @@
+"""From a picture or raw samples to a model's input, as the recipe says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeferry_runtime.errors import DataError, MissingExtraError, MissingFileError, UnknownNameError, UsageError
+from edgeferry_runtime.tensors import Array
+
+LAYOUTS = ("NHWC", "NCHW")
+COLORS = ("rgb", "bgr", "gray")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How pixels of 0..255 become the values that the model was trained on: (pixel * scale - mean) / std.
+
+    Attributes:
+        resize: Height and width in pixels; None keeps the picture's own.
+        scale: Factor on each pixel, such as 1/255.
+        mean: Subtracted per channel, after `scale`; one value serves all channels.
+        std: Divided by per channel; one value serves all channels.
+        layout: ``NHWC`` or ``NCHW``.
+        color: Channel order: ``rgb``, ``bgr`` or ``gray`` (one channel).
+    """
+
+    resize: tuple[int, int] | None = None
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: str = "NHWC"
+    color: str = "rgb"
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise UnknownNameError("preprocess.layout", self.layout, LAYOUTS)
+        if self.color not in COLORS:
+            raise UnknownNameError("preprocess.color", self.color, COLORS)
+        channels = 1 if self.color == "gray" else 3
+        for key in ("mean", "std"):
+            if len(getattr(self, key)) not in (1, channels):
+                raise UsageError(
+                    f"preprocess.{key}",
+                    f"has {len(getattr(self, key))} values for {channels} channels",
+                    f"give one value or {channels}",
+                )
+        if 0 in self.std:
+            raise UsageError("preprocess.std", "holds a zero, which cannot be divided by", "give the training set's std")
+        if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
+            raise UsageError("preprocess.resize", f"is {list(self.resize)}", "give [height, width] in pixels")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Preprocess:
+        """Read the JSON or TOML form.
+
+        Raises:
+            UnknownNameError: For a key that is none of the attributes.
+            UsageError: For a value that does not fit.
+        """
+        names = [f.name for f in fields(cls)]
+        for key in data:
+            if key not in names:
+                raise UnknownNameError("preprocess", key, names)
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if v is not None}
+        for key in ("mean", "std"):
+            if isinstance(values.get(key), (int, float)):
+                values[key] = (float(values[key]),)
+        return cls(**values)
+
+    def apply(self, pixels: Array) -> Array:
+        """Scale, normalize and lay out pixels.
+
+        Args:
+            pixels: uint8 of [height, width, channels], already resized.
+
+        Returns:
+            float32 of [1, height, width, channels] or [1, channels, height, width].
+        """
+        values = (pixels.astype(np.float32) * self.scale - np.float32(self.mean)) / np.float32(self.std)
+        if self.layout == "NCHW":
+            values = values.transpose(2, 0, 1)
+        return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)
+
+
+def read_image(path: Path, preprocess: Preprocess) -> Array:
+    """Read a picture as a model's float32 input with a batch of one.
+
+    Args:
+        path: A PNG, JPEG, BMP or WebP file.
+        preprocess: What was done to the pictures in training.
+
+    Returns:
+        float32 of [1, height, width, channels] or [1, channels, height, width].
+
+    Raises:
+        MissingFileError: If there is no such file.
+        MissingExtraError: If Pillow is not installed.
+        DataError: If the file is no picture, or a bomb of more pixels than Pillow's limit.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise MissingExtraError(path, "images", "Pillow") from None
+    if not path.is_file():
+        raise MissingFileError(path, "no such picture", "check the path")
+    try:
+        with Image.open(path) as opened:
+            if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or 2**27):
+                raise DataError(path, f"is {opened.width}x{opened.height} pixels", "give a smaller picture")
+            picture = opened.convert("L" if preprocess.color == "gray" else "RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = f"cannot be read as a picture ({error})"
+        raise DataError(path, reason, f"give one of {', '.join(IMAGE_SUFFIXES)}") from error
+    if preprocess.resize is not None:
+        height, width = preprocess.resize
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(picture, dtype=np.uint8)
+    if preprocess.color == "gray":
+        pixels = pixels[:, :, np.newaxis]
+    elif preprocess.color == "bgr":
+        pixels = pixels[:, :, ::-1]
+    return preprocess.apply(pixels)

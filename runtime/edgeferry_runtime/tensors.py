@@ -1,0 +1,98 @@
+"""Descriptions of tensors, and affine quantization between real and stored values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """Affine quantization: real = (stored - zero_point) * scale.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+    Integer-Arithmetic-Only Inference", equation 1; TFLite quantization specification.
+
+    Attributes:
+        scale: One positive float per tensor, or one per channel along `axis`.
+        zero_point: As many integers.
+        axis: The channel axis; None for one scale per tensor.
+    """
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+    def _along(self, values: tuple[float, ...] | tuple[int, ...], ndim: int) -> Array:
+        array = np.asarray(values, dtype=np.float64)
+        if self.axis is None:
+            return array[0]
+        shape = [1] * ndim
+        shape[self.axis] = len(values)
+        return array.reshape(shape)
+
+    def quantize(self, real: ArrayLike, dtype: str) -> Array:
+        """Round real values to the nearest stored value, saturating at the limits of `dtype`.
+
+        Args:
+            real: Float values of any shape.
+            dtype: The stored integer dtype, such as ``int8``.
+
+        Returns:
+            An array of `dtype` with the shape of `real`.
+        """
+        values = np.asarray(real, dtype=np.float64)
+        limits = np.iinfo(dtype)
+        steps = np.rint(values / self._along(self.scale, values.ndim)) + self._along(self.zero_point, values.ndim)
+        return np.clip(steps, limits.min, limits.max).astype(dtype)
+
+    def dequantize(self, stored: Array) -> Array:
+        """Turn stored integers of any shape into float32 real values."""
+        offset = stored.astype(np.float64) - self._along(self.zero_point, stored.ndim)
+        real: Array = (offset * self._along(self.scale, stored.ndim)).astype(np.float32)
+        return real
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    Attributes:
+        name: The name that the source gave it.
+        shape: Dimensions; -1 where the dimension is dynamic.
+        dtype: The stored NumPy dtype's name, such as ``float32`` or ``int8``.
+        quantization: How stored integers map to real values; None where they are the values.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    quantization: Quantization | None = None
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether an array of `shape` fits, a dynamic dimension fitting any size."""
+        return len(shape) == len(self.shape) and all(d in (-1, s) for d, s in zip(self.shape, shape, strict=True))
+
+    def __str__(self) -> str:
+        dims = "x".join("?" if d < 0 else str(d) for d in self.shape)
+        return f"{self.name} {self.dtype}[{dims}]"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        data: dict[str, Any] = {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+        if self.quantization:
+            q = self.quantization
+            data["quantization"] = {"scale": list(q.scale), "zero_point": list(q.zero_point), "axis": q.axis}
+        return data
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TensorSpec:
+        """Read what `to_dict` wrote."""
+        q = data.get("quantization")
+        quantization = Quantization(tuple(q["scale"]), tuple(q["zero_point"]), q["axis"]) if q else None
+        return cls(data["name"], tuple(data["shape"]), data["dtype"], quantization)

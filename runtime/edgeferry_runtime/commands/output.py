@@ -1,0 +1,41 @@
+"""What every command shares in speaking: results on stdout, progress on stderr, ``--json`` with a schema version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def json_option(command: Command) -> Command:
+    """Add ``--json`` (parameter ``as_json``) to a command that reports."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON on stdout.")(command)
+
+
+def say(message: str) -> None:
+    """Show progress on stderr."""
+    click.echo(message, err=True)
+
+
+def emit(data: Mapping[str, Any], schema: int = 1) -> None:
+    """Print a result as JSON with its schema version first."""
+    click.echo(json.dumps({"schema": schema, **data}, indent=2, ensure_ascii=False))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows of text, the first being the heading; columns that hold numbers are flush right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    right = [all(_is_number(row[i]) for row in rows[1:]) for i in range(len(rows[0]))]
+    lines = (
+        "  ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(lines)
+
+
+def _is_number(text: str) -> bool:
+    return text[:1].isdigit() or text[:1] in "-+" or text in ("", "inf", "nan")

@@ -1,0 +1,26 @@
+"""Fixtures that every test folder shares."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def missing(reason: str) -> None:
+    """Skip for want of a tool or data, which in CI is a failure."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI must provide it: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Path:
+    """The folder of trained models made by others."""
+    folder = os.environ.get("EDGEFERRY_ZOO", "")
+    if not folder:
+        missing("EDGEFERRY_ZOO is not set: it points to the folder of trained models")
+    if not Path(folder).is_dir():
+        missing(f"EDGEFERRY_ZOO={folder} is no folder")
+    return Path(folder)

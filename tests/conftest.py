@@ -23,4 +23,4 @@ def zoo() -> Path:
         missing("EDGEFERRY_ZOO is not set: it points to the folder of trained models")
     if not Path(folder).is_dir():
         missing(f"EDGEFERRY_ZOO={folder} is no folder")
-    return Path(folder)
+    return Path(folder).resolve()

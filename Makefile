@@ -1,0 +1,42 @@
+# make demo    the main job, from training to a profiled device; DEVICE=pi@host does it on a real one
+# make test    everything that needs no hardware
+# make tiny    the quick tests, under 30 seconds
+# make lint    ruff and mypy
+# make bench   the benchmarks whose figures are in the docs
+# Each target makes the virtual environment and installs the packages when they are not there yet.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+DEVICE ?= local
+OUT ?= build/demo
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test tiny lint bench clean
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python samples/demo.py --device '$(DEVICE)' --out '$(OUT)'
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+tiny: $(READY)
+	$(BIN)/python -m pytest -q -m 'not slow and not zoo'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/runtime.py
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import digits
 import numpy as np
+
 from edgeferry_converter import convert
 from edgeferry_devices import profile
 from edgeferry_runtime import Bundle
@@ -69,7 +70,12 @@ def main() -> int:
         measured = profile(bundle.path, [options.device])[0].profile()
         score = accuracy(bundle)
         worst = max(o["max_abs"] for o in bundle.manifest.verification["outputs"])
-        figures = f"{score:.2%}"[:-1], f"{(source_accuracy - score) * 100:+.2f}", f"{worst:.2g}", f"{measured.median_ms:.4f}"
+        figures = (
+            f"{score:.2%}"[:-1],
+            f"{(source_accuracy - score) * 100:+.2f}",
+            f"{worst:.2g}",
+            f"{measured.median_ms:.4f}",
+        )
         rows.append((framework, f"{to} {quantize}", str(bundle.artifact.stat().st_size), *figures))
     print(table(rows))
     print(f"\nThe bundles lie in {options.out}. Try: ferry run {options.out}/digits-keras-tflite-int8")

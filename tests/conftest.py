@@ -24,3 +24,10 @@ def zoo() -> Path:
     if not Path(folder).is_dir():
         missing(f"EDGEFERRY_ZOO={folder} is no folder")
     return Path(folder).resolve()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the switch that writes golden transcripts anew."""
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden transcripts of the command line anew"
+    )

@@ -244,7 +244,9 @@ class Bundle:
             raise BundleError(self.path, f"its id does not match its {MANIFEST}", "convert the source again")
         for name, digest in self.manifest.files.items():
             if sha256_file(self.path / name) != digest:
-                raise BundleError(self.path, f"{name} was changed after the bundle was made", "convert the source again")
+                raise BundleError(
+                    self.path, f"{name} was changed after the bundle was made", "convert the source again"
+                )
 
     def load(self, **options: Any) -> Model:
         """Load the artifact into its engine; the options are those of `edgeferry_runtime.load`."""

@@ -106,8 +106,10 @@ def main(args: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
-    except Exception:
+    except Exception:  # noqa: BLE001 - the one boundary of the command line
         traceback.print_exc()
-        click.echo("ferry: unexpected error: this is a defect in Edgeferry; please report it with the lines above", err=True)
+        click.echo(
+            "ferry: unexpected error: this is a defect in Edgeferry; please report it with the lines above", err=True
+        )
         code = 70
     sys.exit(code if isinstance(code, int) else 0)

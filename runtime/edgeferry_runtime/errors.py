@@ -202,7 +202,9 @@ class RemoteCommandError(DeviceError):
         self.stderr = stderr
         said = (stderr.strip() or stdout.strip() or "it printed nothing").splitlines()[-1][:300]
         super().__init__(
-            host, f"{' '.join(self.command)[:120]!r} ended with status {exit_status}: {said}", "see the command's output above"
+            host,
+            f"{' '.join(self.command)[:120]!r} ended with status {exit_status}: {said}",
+            "see the command's output above",
         )
 
     def __reduce__(self) -> tuple[type[EdgeferryError], tuple[str, tuple[str, ...], int, str, str]]:  # type: ignore[override]

@@ -100,15 +100,12 @@ def compare_output(name: str, reference: Array, actual: Array) -> OutputError:
     ref, act = np.where(same & ~np.isfinite(ref), 0.0, ref), np.where(same & ~np.isfinite(act), 0.0, act)
     noise, signal, power = float(np.sum(diff**2)), float(np.sum(ref**2)), float(np.sum(act**2))
     norm = math.sqrt(signal) * math.sqrt(power)
-    if norm > 0 or math.isnan(norm):
-        cosine = float(np.sum(ref * act)) / norm
-    else:
-        cosine = 1.0 if noise == 0 else 0.0
+    both_zero = 1.0 if noise == 0 else 0.0
     return OutputError(
         name=name,
         max_abs=float(np.max(np.abs(diff), initial=0.0)),
         mean_abs=float(np.mean(np.abs(diff))) if diff.size else 0.0,
-        cosine=cosine,
+        cosine=float(np.sum(ref * act)) / norm if norm != 0 else both_zero,
         snr_db=_decibels(signal, noise),
         top1=_top1_agreement(ref, act) if is_distribution(ref) else None,
     )

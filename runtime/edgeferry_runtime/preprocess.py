@@ -50,7 +50,9 @@ class Preprocess:
                     f"give one value or {channels}",
                 )
         if 0 in self.std:
-            raise UsageError("preprocess.std", "holds a zero, which cannot be divided by", "give the training set's std")
+            raise UsageError(
+                "preprocess.std", "holds a zero, which cannot be divided by", "give the training set's std"
+            )
         if self.resize is not None and (len(self.resize) != 2 or min(self.resize) < 1):
             raise UsageError("preprocess.resize", f"is {list(self.resize)}", "give [height, width] in pixels")
 
@@ -70,7 +72,7 @@ class Preprocess:
         for key in data:
             if key not in names:
                 raise UnknownNameError("preprocess", key, names)
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if v is not None}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if v is not None}
         for key in ("mean", "std"):
             if isinstance(values.get(key), (int, float)):
                 values[key] = (float(values[key]),)
@@ -85,7 +87,8 @@ class Preprocess:
         Returns:
             float32 of [1, height, width, channels] or [1, channels, height, width].
         """
-        values = (pixels.astype(np.float32) * self.scale - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
+        values = (pixels.astype(np.float32) * np.float32(self.scale) - mean) / std
         if self.layout == "NCHW":
             values = values.transpose(2, 0, 1)
         return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)

@@ -80,7 +80,7 @@ class Profile:
             reason = f"has schema {data.get('schema')}; this version reads {SCHEMA}"
             raise DataError("profile", reason, "measure again with this version")
         names = {f.name for f in fields(cls)}
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names}
         try:
             return cls(**values)
         except TypeError as error:

@@ -29,9 +29,9 @@ class Quantization:
     axis: int | None = None
 
     def _along(self, values: tuple[float, ...] | tuple[int, ...], ndim: int) -> Array:
-        array = np.asarray(values, dtype=np.float64)
+        array: Array = np.asarray(values, dtype=np.float64)
         if self.axis is None:
-            return array[0]
+            return array[:1].reshape(())
         shape = [1] * ndim
         shape[self.axis] = len(values)
         return array.reshape(shape)
@@ -49,7 +49,8 @@ class Quantization:
         values = np.asarray(real, dtype=np.float64)
         limits = np.iinfo(dtype)
         steps = np.rint(values / self._along(self.scale, values.ndim)) + self._along(self.zero_point, values.ndim)
-        return np.clip(steps, limits.min, limits.max).astype(dtype)
+        stored: Array = np.clip(steps, limits.min, limits.max).astype(dtype)
+        return stored
 
     def dequantize(self, stored: Array) -> Array:
         """Turn stored integers of any shape into float32 real values."""

@@ -1,0 +1,142 @@
+"""The recipe: one set of names in the dataclass, the file and the flags."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeferry_converter.recipe import FORMATS, IO_DTYPES, PRECISIONS, Recipe
+from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
+from edgeferry_runtime.numerics import TOLERANCES, Tolerance
+from edgeferry_runtime.preprocess import Preprocess
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+TEXT = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=20)
+PATHS = st.none() | st.text(string.ascii_letters + " äß'\"\\._-", min_size=1, max_size=20).filter(
+    lambda t: t.strip(".")
+).map(Path)
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    quantize = draw(st.sampled_from(PRECISIONS))
+    return Recipe(
+        to=draw(st.sampled_from(FORMATS)),
+        quantize=quantize,
+        io_dtype=draw(st.sampled_from(IO_DTYPES)) if quantize == "int8" else "float32",
+        calibrate=draw(PATHS),
+        weights=draw(PATHS),
+        probe=draw(PATHS),
+        labels=draw(PATHS),
+        name=draw(st.none() | st.text(string.ascii_letters + string.digits + "_", min_size=1)),
+        samples=draw(st.integers(1, 1000)),
+        seed=draw(st.integers(0, 2**32 - 1)),
+        preprocess=draw(
+            st.none()
+            | st.builds(
+                Preprocess,
+                resize=st.none() | st.tuples(st.integers(1, 999), st.integers(1, 999)),
+                scale=FINITE,
+                mean=st.tuples(FINITE) | st.tuples(FINITE, FINITE, FINITE),
+                layout=st.sampled_from(("NHWC", "NCHW")),
+            )
+        ),
+        tolerance=draw(st.builds(Tolerance, max_abs=st.none() | FINITE, min_top1=st.none() | st.floats(0, 1))),
+        shape=draw(st.dictionaries(TEXT, st.lists(st.integers(1, 9), max_size=4).map(tuple), max_size=3)),
+    )
+
+
+@given(recipes())
+def test_a_recipe_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> None:
+    file = tmp_path_factory.mktemp("recipe") / "r.toml"
+    file.write_text(recipe.to_toml(file.parent), encoding="utf-8")
+    read = Recipe.from_toml(file)
+    assert read.to_toml(file.parent) == recipe.to_toml(file.parent)
+    for key in ("to", "quantize", "io_dtype", "name", "samples", "seed", "preprocess", "tolerance", "shape"):
+        assert getattr(read, key) == getattr(recipe, key)
+
+
+def test_the_empty_recipe_is_the_empty_file() -> None:
+    assert Recipe().to_toml().strip() == ""
+
+
+def test_paths_in_a_recipe_are_relative_to_its_file(tmp_path: Path) -> None:
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (folder / "r.toml").write_text('calibrate = "data/c.npz"\nprobe = "/abs/p.npz"\n')
+    recipe = Recipe.from_toml(folder / "r.toml")
+    assert recipe.calibrate == folder / "data/c.npz"
+    assert recipe.probe == Path("/abs/p.npz")
+    assert 'calibrate = "deep/data/c.npz"' in recipe.to_toml(tmp_path)
+
+
+def test_all_tables_are_read(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(
+        'quantize = "int8"\n[preprocess]\nresize = [32, 32]\nmean = 0.5\nlayout = "NCHW"\n'
+        "[tolerance]\nmin_top1 = 0.9\n[shape]\nimage = [1, 3, 32, 32]\n"
+    )
+    recipe = Recipe.from_toml(tmp_path / "r.toml")
+    assert recipe.preprocess == Preprocess(resize=(32, 32), mean=(0.5,), layout="NCHW")
+    assert recipe.shape == {"image": (1, 3, 32, 32)}
+    assert recipe.limits == Tolerance(
+        min_cosine=TOLERANCES["int8"].min_cosine, min_snr_db=TOLERANCES["int8"].min_snr_db, min_top1=0.9
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "nearest"),
+    [({"to": "tflit"}, "tflite"), ({"quantize": "int9"}, "int8"), ({"io_dtype": "float23"}, "float32")],
+)
+def test_an_unknown_value_lists_the_valid_ones(values: dict[str, str], nearest: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"did you mean '{nearest}'"):
+        Recipe(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('quantise = "int8"', "did you mean 'quantize'"),
+        ("[tolerance]\nmax_abz = 1", "did you mean 'max_abs'"),
+        ("[preprocess]\nscal = 1", "did you mean 'scale'"),
+        ("preprocess = 3", "is no table"),
+        ("tolerance = 3", "is no table"),
+        ("[preprocess]\nmean = true", "is no number"),
+        ("[preprocess]\nmean = 'abc'", "is no number"),
+        ("[preprocess]\nresize = 3", "wrong value"),
+        ("[preprocess]\nlayout = 'NWHC'", "did you mean 'N"),
+        ("[tolerance]\nmax_abs = 'a'", "is no number"),
+        ("samples = 0", "whole number from 1"),
+        ("samples = true", "whole number from 1"),
+        ("seed = -1", "whole number from 0"),
+        ("calibrate = 3", "is no path"),
+        ("name = '../up'", "no plain name"),
+        ("name = ''", "no plain name"),
+        ("[shape]\nx = [1, 0]", "is no shape"),
+        ("[shape]\nx = 'a'", "is no shape"),
+        ("io_dtype = 'int8'", "add --quantize int8"),
+        ("to = [", "is no TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_the_way_out(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "r.toml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        Recipe.from_toml(tmp_path / "r.toml")
+
+
+def test_a_missing_recipe_is_said() -> None:
+    with pytest.raises(MissingFileError, match="no such recipe"):
+        Recipe.from_toml("nowhere.toml")
+
+
+def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="is no TOML"):
+        Recipe.from_toml(tmp_path / "r.toml")
+
+
+def test_strings_become_paths() -> None:
+    assert Recipe(calibrate="a/b.npz").calibrate == Path("a/b.npz")  # type: ignore[arg-type]

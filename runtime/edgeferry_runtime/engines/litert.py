@@ -1,0 +1,234 @@
+"""LiteRT, by whichever of its three packages is installed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeferry_runtime.engines import Delegate
+from edgeferry_runtime.errors import EngineError, MissingExtraError
+from edgeferry_runtime.quiet_stderr import quiet_stderr
+from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
+from edgeferry_runtime.tflite_file import Signature, read_tflite
+
+PACKAGES: Mapping[str, tuple[str, str]] = {
+    "ai_edge_litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
+    "tflite_runtime": ("tflite_runtime.interpreter", "tflite-runtime"),
+    "tensorflow.lite": ("tensorflow.lite.python.interpreter", "tensorflow"),
+}
+"""By engine name: the module that has the interpreter, and the distribution that brings it, best first."""
+
+REFUSALS = (ValueError, RuntimeError, MemoryError)
+"""What an interpreter raises where it refuses a file or a run."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """The interpreter that was found: the engine's name, its version, and its class."""
+
+    name: str
+    version: str
+    interpreter: Any
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output: its tensor's index in the interpreter, and what it is."""
+
+    index: int
+    spec: TensorSpec
+
+
+@dataclass(frozen=True)
+class LiteRTEngine:
+    """One TFLite artifact in its interpreter; see `Engine`."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run: Callable[[Sequence[Array]], list[Array]]
+
+
+def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
+    """Load a verified ``.tflite`` file.
+
+    Args:
+        path: The artifact.
+        delegate: Where to execute.
+
+    Raises:
+        MissingExtraError: If none of the packages is installed.
+        EngineError: If the interpreter refuses the file.
+    """
+    package = find_package(path)
+    with path.open("rb") as stream:
+        signature = read_tflite(stream.read()).primary
+    try:
+        with quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            interpreter = package.interpreter(str(path), num_threads=delegate.threads)
+            interpreter.allocate_tensors()
+            inputs, outputs = _ports(interpreter, signature)
+    except REFUSALS as error:
+        raise refusal(path, error) from error
+    if signature is not None and signature.subgraph:
+        call = _signature_call(interpreter.get_signature_runner(signature.key), inputs, outputs)
+    else:
+        call = _main_call(interpreter, inputs, outputs)
+    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), _guarded(call, path))
+
+
+def _specs(ports: Sequence[Port]) -> tuple[TensorSpec, ...]:
+    return tuple(port.spec for port in ports)
+
+
+def find_package(path: Path) -> Package:
+    """Import the first of the packages that is installed.
+
+    Raises:
+        MissingExtraError: If none is.
+        EngineError: If one is, and cannot be imported: its C library may be too new for this system.
+    """
+    broken = ""
+    for name, (module, distribution) in PACKAGES.items():
+        try:
+            with quiet_stderr():
+                interpreter = importlib.import_module(module).Interpreter
+        except ModuleNotFoundError:
+            continue
+        except ImportError as error:
+            broken = broken or f"{name} is installed and cannot be imported ({error})"
+            continue
+        return Package(name, _version(distribution), interpreter)
+    if broken:
+        raise EngineError(path, broken, "install a build of it for this system")
+    raise MissingExtraError(path, "litert", "ai_edge_litert")
+
+
+def _version(distribution: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def refusal(path: Path, error: BaseException) -> EngineError:
+    """Say in one line why an interpreter refused a file or a run."""
+    text = " ".join(str(error).split())
+    custom = re.search(r"unresolved custom op: (.+?)\.(?: |$)", text)
+    if custom is None:
+        return EngineError(path, f"LiteRT refuses it: {text[:300]}", "convert the source again")
+    if custom[1] == "edgetpu-custom-op":
+        reason = "is compiled for the Edge TPU, and cannot run on a CPU (its operator is edgetpu-custom-op)"
+        return EngineError(path, reason, "use the file that it was compiled from")
+    reason = f"needs the custom operator {custom[1]}, which LiteRT does not have"
+    return EngineError(path, reason, "convert the source without it")
+
+
+def _ports(interpreter: Any, signature: Signature | None) -> tuple[list[Port], list[Port]]:
+    """Describe inputs and outputs: by the signature where there is one, else by the tensors' own names."""
+    if signature is None:
+        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+        return _by_tensor(inputs, "input"), _by_tensor(outputs, "output")
+    runner = interpreter.get_signature_runner(signature.key)
+    sides = (runner.get_input_details(), runner.get_output_details())
+    inputs, outputs = ([_port(name, details) for name, details in side.items()] for side in sides)
+    return inputs, outputs
+
+
+def _by_tensor(details: Sequence[Mapping[str, Any]], kind: str) -> list[Port]:
+    """Name ports by their tensors; where names are absent or double, by their position."""
+    names = [d["name"] for d in details]
+    if "" in names or len(set(names)) < len(names):
+        names = [f"{kind}_{i}" for i in range(len(names))]
+    return [_port(name, d) for name, d in zip(names, details, strict=True)]
+
+
+def _port(name: str, details: Mapping[str, Any]) -> Port:
+    shape, signature = details["shape"], details["shape_signature"]
+    dims = signature if len(signature) == len(shape) else shape
+    dtype = np.dtype(details["dtype"])
+    spec = TensorSpec(name, tuple(int(d) for d in dims), dtype.name, _quantization(dtype, details))
+    return Port(int(details["index"]), spec)
+
+
+def _quantization(dtype: np.dtype[Any], details: Mapping[str, Any]) -> Quantization | None:
+    found = details["quantization_parameters"]
+    scales, zero_points = found["scales"], found["zero_points"]
+    if dtype.kind not in "iu" or not len(scales) or len(scales) != len(zero_points) or not np.all(scales > 0):
+        return None
+    axis = int(found["quantized_dimension"]) if len(scales) > 1 else None
+    return Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
+
+
+def _main_call(
+    interpreter: Any, inputs: Sequence[Port], outputs: Sequence[Port]
+) -> Callable[[Sequence[Array]], list[Array]]:
+    """Return the call that sets, invokes and gets, prepared for these ports."""
+    set_tensor, invoke, get_tensor = interpreter.set_tensor, interpreter.invoke, interpreter.get_tensor
+    sources = [port.index for port in inputs]
+    targets = [port.index for port in outputs]
+
+    def call(feeds: Sequence[Array]) -> list[Array]:
+        for index, value in zip(sources, feeds):  # noqa: B905 (strict costs time, and the model counted them)
+            set_tensor(index, value)
+        invoke()
+        return [get_tensor(index) for index in targets]
+
+    if not any(-1 in port.spec.shape for port in inputs):
+        return call
+    resize = _resizer(interpreter, inputs)
+
+    def call_any_shape(feeds: Sequence[Array]) -> list[Array]:
+        resize([value.shape for value in feeds])
+        return call(feeds)
+
+    return call_any_shape
+
+
+def _resizer(interpreter: Any, inputs: Sequence[Port]) -> Callable[[list[tuple[int, ...]]], None]:
+    """Return what resizes the inputs and allocates again when, and only when, a shape has changed."""
+    current: list[tuple[int, ...]] = []
+
+    def resize(shapes: list[tuple[int, ...]]) -> None:
+        if shapes == current:
+            return
+        current.clear()
+        for port, shape in zip(inputs, shapes, strict=True):
+            interpreter.resize_tensor_input(port.index, shape)
+        interpreter.allocate_tensors()
+        current.extend(shapes)
+
+    return resize
+
+
+def _signature_call(
+    runner: Any, inputs: Sequence[Port], outputs: Sequence[Port]
+) -> Callable[[Sequence[Array]], list[Array]]:
+    """Return the call for a signature of another subgraph, which only its runner reaches."""
+
+    def call(feeds: Sequence[Array]) -> list[Array]:
+        results = runner(**{port.spec.name: value for port, value in zip(inputs, feeds, strict=True)})
+        return [results[port.spec.name] for port in outputs]
+
+    return call
+
+
+def _guarded(call: Callable[[Sequence[Array]], list[Array]], path: Path) -> Callable[[Sequence[Array]], list[Array]]:
+    def run(feeds: Sequence[Array]) -> list[Array]:
+        try:
+            return call(feeds)
+        except REFUSALS as error:
+            raise refusal(path, error) from error
+
+    return run

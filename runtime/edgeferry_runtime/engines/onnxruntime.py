@@ -1,0 +1,143 @@
+"""ONNX Runtime on the CPU."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeferry_runtime.engines import Delegate
+from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError
+from edgeferry_runtime.quiet_stderr import quiet_stderr
+from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
+
+FATAL = 4
+"""The log severity at which errors, which are raised anyway, are not printed as well."""
+
+QUANTIZATION_KEY = "edgeferry.quantization"
+"""The model's metadata that tells how integer inputs and outputs map to real values."""
+
+DTYPES: Mapping[str, str] = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeEngine:
+    """One ONNX artifact in its session; see `Engine`."""
+
+    name: str
+    version: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    run: Callable[[Sequence[Array]], list[Array]]
+
+
+def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
+    """Load a verified ``.onnx`` file.
+
+    Args:
+        path: The artifact.
+        delegate: Where to execute.
+
+    Raises:
+        MissingExtraError: If ONNX Runtime is not installed.
+        CorruptFileError: If the file's quantization metadata cannot be read.
+        EngineError: If ONNX Runtime refuses the file.
+    """
+    runtime = _import(path)
+    refusals = _refusals(runtime)
+    try:
+        with quiet_stderr():
+            session = runtime.InferenceSession(
+                str(path), _options(runtime, delegate), providers=["CPUExecutionProvider"]
+            )
+        quantized = session.get_modelmeta().custom_metadata_map.get(QUANTIZATION_KEY, "{}")
+    except refusals as error:
+        raise refusal(path, error) from error
+    known = _quantizations(path, quantized)
+    inputs = tuple(_spec(path, node, known) for node in session.get_inputs())
+    outputs = tuple(_spec(path, node, known) for node in session.get_outputs())
+    run = _call(session, (inputs, outputs), path, refusals)
+    return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run)
+
+
+def _import(path: Path) -> Any:
+    try:
+        with quiet_stderr():
+            import onnxruntime
+    except ModuleNotFoundError:
+        raise MissingExtraError(path, "onnx", "onnxruntime") from None
+    except ImportError as error:
+        reason = f"onnxruntime is installed and cannot be imported ({error})"
+        raise EngineError(path, reason, "install a build of it for this system") from error
+    return onnxruntime
+
+
+def _refusals(runtime: Any) -> tuple[type[Exception], ...]:
+    """Every error of the native part (they have no common base of their own), and what its binding raises."""
+    native = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    own = (value for value in native if isinstance(value, type) and issubclass(value, Exception))
+    return (ValueError, RuntimeError, TypeError, MemoryError, *own)
+
+
+def _options(runtime: Any, delegate: Delegate) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = FATAL
+    if delegate.threads is not None:
+        options.intra_op_num_threads = delegate.threads
+    return options
+
+
+def refusal(path: Path, error: BaseException) -> EngineError:
+    """Say in one line why ONNX Runtime refused a file or a run."""
+    text = " ".join(str(error).split())
+    said = text.split(" : ", 3)[-1] if text.startswith("[ONNXRuntimeError]") else text
+    return EngineError(path, f"ONNX Runtime refuses it: {said[:300]}", "check the model, or convert the source again")
+
+
+def _quantizations(path: Path, text: str) -> dict[str, Quantization]:
+    try:
+        found = json.loads(text)
+        return {
+            name: Quantization(tuple(map(float, q["scale"])), tuple(map(int, q["zero_point"])), q["axis"])
+            for name, q in found.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"its metadata {QUANTIZATION_KEY} cannot be read ({type(error).__name__}: {error})"
+        raise CorruptFileError(path, reason, "convert the source again") from error
+
+
+def _spec(path: Path, node: Any, quantizations: Mapping[str, Quantization]) -> TensorSpec:
+    if node.type not in DTYPES:
+        raise EngineError(path, f"{node.name} is a {node.type}, which NumPy cannot hold", "give a model of tensors")
+    shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
+    dtype = DTYPES[node.type]
+    return TensorSpec(node.name, shape, dtype, quantizations.get(node.name) if "int" in dtype else None)
+
+
+def _call(
+    session: Any,
+    specs: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]],
+    path: Path,
+    refusals: tuple[type[Exception], ...],
+) -> Callable[[Sequence[Array]], list[Array]]:
+    """Return the session's run, prepared for these names."""
+    sources, targets = ([spec.name for spec in side] for side in specs)
+    execute = session.run
+
+    def run(feeds: Sequence[Array]) -> list[Array]:
+        try:
+            found: list[Array] = execute(targets, dict(zip(sources, feeds)))  # noqa: B905 (counted by the model)
+        except refusals as error:
+            raise refusal(path, error) from error
+        return found
+
+    return run

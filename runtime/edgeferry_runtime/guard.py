@@ -1,0 +1,175 @@
+"""The gate before an engine: native engines trust a file's content, so nothing reaches them unverified.
+
+`check_artifact` proves the structure in Python. A file can be well-formed and still crash an engine, so
+`try_in_child` loads and runs doubtful ones in a process of their own, which is this module run as a program.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from edgeferry_runtime import errors
+from edgeferry_runtime.errors import CorruptFileError, MissingFileError, UnknownFormatError
+from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError
+from edgeferry_runtime.onnx_wire import WireError, walk_onnx
+from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
+
+AGAIN = "copy or convert it again"
+CHILD_MEMORY = 4 << 30
+"""Bytes of address space that a child may take at least; the machine's memory where that is more."""
+
+
+def check_artifact(path: str | os.PathLike[str]) -> str:
+    """Tell an artifact's format from its content, and prove that its structure is sound.
+
+    Args:
+        path: The artifact.
+
+    Returns:
+        ``tflite`` or ``onnx``.
+
+    Raises:
+        MissingFileError: If there is no such file, or a file that it keeps its weights in is missing.
+        UnknownFormatError: If it is neither format.
+        CorruptFileError: If it is truncated, or an offset, length, index or path in it is wrong.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(path, "no such file" if not path.is_dir() else "is a folder", "check the path")
+    if not path.stat().st_size:
+        raise CorruptFileError(path, "is empty", AGAIN)
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[4:8] == IDENTIFIER:
+            _check_tflite(path, data)
+            return "tflite"
+        _check_onnx(path, data)
+        return "onnx"
+
+
+def _check_tflite(path: Path, data: Buffer) -> None:
+    try:
+        verify_tflite(data)
+    except FlatbufferError as error:
+        raise CorruptFileError(path, f"is a damaged TFLite file: {error}", AGAIN) from error
+
+
+def _check_onnx(path: Path, data: Buffer) -> None:
+    begins_like_onnx = len(data) > 1 and data[0] == 0x08 and 0 < data[1] < 0x80
+    try:
+        found = walk_onnx(data)
+        if not found.graphs:
+            raise WireError("it has no graph")
+    except WireError as error:
+        if not begins_like_onnx:
+            raise UnknownFormatError(
+                path, "is neither TFLite nor ONNX", "give a .tflite or .onnx file, or a bundle"
+            ) from error
+        raise CorruptFileError(path, f"is a damaged ONNX file: {error}", AGAIN) from error
+    for entry in found.external:
+        _check_external(path, entry)
+
+
+def _check_external(path: Path, entry: Mapping[str, str]) -> None:
+    """Check that weights kept beside the model lie in its folder, and reach as far as it says."""
+    location = entry.get("location", "")
+    folder = path.parent.resolve()
+    file = (folder / location).resolve()
+    if not location or "\0" in location or not file.is_relative_to(folder):
+        raise CorruptFileError(path, f"keeps weights outside its folder, at {location!r}", "do not use this file")
+    if not file.is_file():
+        raise MissingFileError(file, f"holds weights of {path.name} and is missing", "copy it beside the model")
+    try:
+        end = int(entry.get("offset") or 0) + int(entry.get("length") or 0)
+    except ValueError as error:
+        raise CorruptFileError(path, f"has no number where its weights begin or end: {error}", AGAIN) from error
+    if end > file.stat().st_size:
+        raise CorruptFileError(file, f"is shorter than {path.name} says", AGAIN)
+
+
+def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> None:
+    """Load an artifact and run it once on zeros, in a child process that may die of it.
+
+    Args:
+        path: The artifact, or a bundle.
+        timeout_s: Seconds after which the child is ended.
+
+    Raises:
+        EngineCrashError: If the child dies.
+        EngineError: If the engine refuses to load the artifact, or does not answer in time.
+        EdgeferryError: What `check_artifact` raises, and a missing engine.
+    """
+    command = [sys.executable, "-m", "edgeferry_runtime.guard", os.fspath(path)]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=timeout_s, env=environment, check=False)
+    except subprocess.TimeoutExpired:
+        reason = f"did not load and run within {timeout_s:g} s"
+        raise errors.EngineError(path, reason, "do not use this file on this machine") from None
+    if done.returncode:
+        _raise_for(path, done)
+
+
+def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes]) -> None:
+    """Raise what the child reported, or say how it died."""
+    try:
+        told = json.loads(done.stdout)
+        raise getattr(errors, told["error"])(*told["arguments"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, errors.EdgeferryError):
+            raise
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    reason = f"its engine died: {_cause(done.returncode)}{': ' + said[-1][:200] if said else ''}"
+    raise errors.EngineCrashError(path, reason, "do not use this file on this machine") from None
+
+
+def _cause(status: int) -> str:
+    """Name what ended a process; emulators and shells report a signal as 128 and its number."""
+    number = -status if status < 0 else status - 128
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return f"exit status {status}"
+    return f"{name}, this CPU lacks instructions that the engine uses" if name == "SIGILL" else name
+
+
+def _limit_memory() -> None:
+    """Keep a file that asks for absurd memory from taking the machine down with it."""
+    import resource
+
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY),) * 2)
+
+
+def _load_and_run(path: str) -> None:
+    """Load an artifact and run it on zeros; that it refuses zeros says nothing about real inputs."""
+    from edgeferry_runtime.feeds import zero_feeds
+    from edgeferry_runtime.model import load
+
+    with load(path) as model:
+        feeds = zero_feeds(model.inputs)
+        with contextlib.suppress(errors.EngineError):
+            model.run(feeds, raw=True)
+
+
+def main(path: str) -> int:
+    """Be the child: print an expected error as JSON."""
+    _limit_memory()
+    try:
+        _load_and_run(path)
+    except errors.EdgeferryError as error:
+        kind, arguments = error.__reduce__()
+        sys.stdout.write(json.dumps({"error": kind.__name__, "arguments": arguments}))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

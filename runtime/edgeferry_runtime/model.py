@@ -1,0 +1,183 @@
+"""A loaded artifact: NumPy in, NumPy out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from edgeferry_runtime.bundle import Bundle, Manifest
+from edgeferry_runtime.codec import decoder, encoder
+from edgeferry_runtime.engines import Delegate, Engine, open_engine
+from edgeferry_runtime.errors import BundleError, DataError, EngineError
+from edgeferry_runtime.guard import check_artifact
+from edgeferry_runtime.tensors import Array, TensorSpec
+
+
+def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
+    """Load a bundle or an artifact into its engine.
+
+    The file's structure is verified first. A well-formed file can still crash a native engine: put doubtful
+    ones through `edgeferry_runtime.guard.try_in_child` before.
+
+    Args:
+        path: A bundle's folder, or a ``.tflite`` or ``.onnx`` file.
+        delegate: Where to execute: ``cpu``, or ``cpu:THREADS``.
+
+    Returns:
+        The model. A bundle's has the inputs and outputs in the order that its source had them.
+
+    Raises:
+        MissingFileError: If there is no such file or folder.
+        BundleError: If the folder is no bundle, or its manifest speaks of another artifact.
+        UnknownFormatError: If the file is neither format.
+        CorruptFileError: If it is damaged.
+        UsageError: If `delegate` is none.
+        MissingExtraError: If the engine is not installed.
+        EngineError: If the engine refuses the artifact.
+    """
+    place = Delegate.parse(delegate)
+    bundle = Bundle.open(path) if Path(path).is_dir() else None
+    artifact = bundle.artifact if bundle else Path(path)
+    format_name = check_artifact(artifact)
+    engine = open_engine(format_name, artifact, place)
+    return Model(artifact, format_name, engine, str(place), bundle.manifest if bundle else None)
+
+
+class Model:
+    """A loaded artifact; make one with `load`.
+
+    It is callable: ``model(x)`` for one input, ``model(name=x, …)`` or ``model({"name": x, …})`` for several.
+
+    Args:
+        path: The artifact.
+        format_name: ``tflite`` or ``onnx``.
+        engine: The engine that holds it.
+        delegate: Where it executes.
+        manifest: The bundle's, whose order of inputs and outputs is the source's.
+
+    Attributes:
+        path: The artifact.
+        format: ``tflite`` or ``onnx``.
+        engine: The engine's name.
+        engine_version: Its version.
+        delegate: Where it executes.
+        inputs: Name, shape, stored dtype and quantization of each input.
+        outputs: The same of each output.
+    """
+
+    def __init__(
+        self, path: Path, format_name: str, engine: Engine, delegate: str = "cpu", manifest: Manifest | None = None
+    ) -> None:
+        self.path = path
+        self.format = format_name
+        self.engine = engine.name
+        self.engine_version = engine.version
+        self.delegate = delegate
+        self.inputs = _ordered(path, engine.inputs, manifest.inputs if manifest else engine.inputs)
+        self.outputs = _ordered(path, engine.outputs, manifest.outputs if manifest else engine.outputs)
+        self._run = engine.run
+        self._slots = {spec.name: slot for slot, spec in enumerate(engine.inputs)}
+        self._encode = [encoder(spec) for spec in engine.inputs]
+        self._encode_raw = [encoder(spec, raw=True) for spec in engine.inputs]
+        self._decode = [decoder(spec) for spec in engine.outputs]
+        self._decodes = any(self._decode)
+        slots = {spec.name: slot for slot, spec in enumerate(engine.outputs)}
+        self._results = [(spec.name, slots[spec.name]) for spec in self.outputs]
+
+    def __call__(self, *args: Any, raw: bool = False, **named: Any) -> Array | dict[str, Array]:
+        """Run once.
+
+        Args:
+            args: The only input, or one mapping of arrays by input name.
+            raw: Give and get stored integers instead of real values.
+            named: Arrays by input name.
+
+        Returns:
+            The only output, or a dict of outputs by name. Quantized ones are float32 unless `raw`.
+
+        Raises:
+            DataError: If a name, shape or dtype does not fit.
+            EngineError: If the engine fails.
+        """
+        if len(args) == 1 and not named and len(self._slots) == 1 and not isinstance(args[0], Mapping):
+            found = self._execute(args, raw)
+        else:
+            found = self._execute(self._arrange(_one_mapping(args, named, self.inputs)), raw)
+        if len(found) == 1:
+            return found[0]
+        return {name: found[slot] for name, slot in self._results}
+
+    def run(self, feeds: Mapping[str, Any], *, raw: bool = False) -> dict[str, Array]:
+        """Run once, with all inputs and all outputs by name.
+
+        Args:
+            feeds: An array for each input.
+            raw: Give and get stored integers instead of real values.
+
+        Raises:
+            DataError: If a name, shape or dtype does not fit.
+            EngineError: If the engine fails.
+        """
+        found = self._execute(self._arrange(feeds), raw)
+        return {name: found[slot] for name, slot in self._results}
+
+    def _execute(self, values: Sequence[Any], raw: bool) -> list[Array]:
+        """Take values and give outputs in the engine's order."""
+        encode = self._encode_raw if raw else self._encode
+        found = self._run([fit(value) for fit, value in zip(encode, values)])  # noqa: B905 (counted before)
+        if raw or not self._decodes:
+            return found
+        return [decode(value) if decode else value for decode, value in zip(self._decode, found)]  # noqa: B905
+
+    def _arrange(self, feeds: Mapping[str, Any]) -> list[Any]:
+        """Bring feeds into the engine's order."""
+        for name in feeds:
+            if name not in self._slots:
+                raise DataError(f"input {name!r}", "is none of the model's", f"valid are {', '.join(self._slots)}")
+        missing = [name for name in self._slots if name not in feeds]
+        if missing:
+            raise DataError(self.path, f"was given no input {', '.join(missing)}", "give an array for each input")
+        return [feeds[name] for name in self._slots]
+
+    def close(self) -> None:
+        """Let go of the engine and its memory; a later run is an EngineError."""
+        self._run = self._closed
+
+    def _closed(self, feeds: Sequence[Array]) -> list[Array]:
+        raise EngineError(self.path, "was closed", "load it again")
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        sides = (", ".join(map(str, specs)) for specs in (self.inputs, self.outputs))
+        return f"<Model {self.path.name}: {' -> '.join(sides)} on {self.engine} {self.engine_version}, {self.delegate}>"
+
+
+def _one_mapping(args: tuple[Any, ...], named: dict[str, Any], inputs: tuple[TensorSpec, ...]) -> Mapping[str, Any]:
+    """Read the ways to give inputs."""
+    if not args:
+        return named
+    if len(args) == 1 and not named and isinstance(args[0], Mapping):
+        return args[0]
+    names = ", ".join(spec.name for spec in inputs)
+    reason = f"takes {len(inputs)} inputs by name" if len(inputs) > 1 else "takes one input"
+    raise DataError("the model", reason, f"give {names} by keyword, or as one mapping")
+
+
+def _ordered(path: Path, found: tuple[TensorSpec, ...], wanted: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+    """Bring what the engine found into the order of the manifest."""
+    by_name = {spec.name: spec for spec in found}
+    names = [spec.name for spec in wanted]
+    if sorted(by_name) != sorted(names):
+        reason = f"has {', '.join(by_name)} where its manifest has {', '.join(names)}"
+        raise BundleError(path, reason, "convert the source again")
+    return tuple(by_name[name] for name in names)

@@ -1,0 +1,116 @@
+"""A walk over the protobuf wire format of an ONNX file, without protobuf.
+
+Source: Protocol Buffers, "Encoding"; onnx.proto3 of ONNX 1.18.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from edgeferry_runtime.flatbuffer import Buffer
+
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+DEPTH = 100
+"""How deep graphs may nest in attributes of graphs; protobuf's own limit."""
+
+MESSAGES: Mapping[str, Mapping[int, str]] = {
+    "Model": {7: "Graph", 8: "OperatorSet", 14: "Entry", 20: "Training", 25: "Function"},
+    "Graph": {1: "Node", 5: "Tensor", 11: "Value", 12: "Value", 13: "Value", 15: "SparseTensor"},
+    "Node": {5: "Attribute"},
+    "Attribute": {5: "Tensor", 6: "Graph", 10: "Tensor", 11: "Graph", 22: "SparseTensor", 23: "SparseTensor"},
+    "Tensor": {13: "Entry"},
+    "SparseTensor": {1: "Tensor", 2: "Tensor"},
+    "Training": {1: "Graph", 2: "Graph"},
+    "Function": {7: "Node", 9: "OperatorSet"},
+    "OperatorSet": {},
+    "Entry": {},
+    "Value": {},
+}
+"""By message, the fields that hold messages; all others are skipped by their length."""
+
+
+class WireError(ValueError):
+    """A tag, a length or a number that cannot be right."""
+
+
+@dataclass
+class OnnxFile:
+    """What a walk found.
+
+    Attributes:
+        graphs: How many graphs there are, the model's own among them.
+        external: Of each tensor kept in another file: its ``location``, ``offset`` and ``length``.
+    """
+
+    graphs: int = 0
+    external: list[Mapping[str, str]] = field(default_factory=list)
+
+
+def walk_onnx(data: Buffer) -> OnnxFile:
+    """Walk every message of a model.
+
+    Args:
+        data: The whole file.
+
+    Raises:
+        WireError: At the first byte that is not well-formed.
+    """
+    found = OnnxFile()
+    _walk(data, (0, len(data)), "Model", found, DEPTH)
+    return found
+
+
+def _walk(data: Buffer, span: tuple[int, int], name: str, found: OnnxFile, depth: int) -> None:
+    if not depth:
+        raise WireError(f"messages nest deeper than {DEPTH}")
+    found.graphs += name == "Graph"
+    inner, entries = MESSAGES[name], {}
+    for number, wire, start, end in _fields(data, *span):
+        if number not in inner:
+            continue
+        if wire != BYTES:
+            raise WireError(f"field {number} of {name} at byte {start} is no message")
+        if inner[number] == "Entry":
+            entries.update(_entry(data, start, end))
+        else:
+            _walk(data, (start, end), inner[number], found, depth - 1)
+    if name == "Tensor" and entries:
+        found.external.append(entries)
+
+
+def _entry(data: Buffer, start: int, end: int) -> dict[str, str]:
+    texts = {number: data[a:b].decode(errors="replace") for number, wire, a, b in _fields(data, start, end)}
+    return {texts.get(1, ""): texts.get(2, "")}
+
+
+def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield number, wire type and the span of the content of each field of a message."""
+    while at < end:
+        tag, at = _varint(data, at, end)
+        number, wire = tag >> 3, tag & 7
+        if wire == BYTES:
+            size, at = _varint(data, at, end)
+        elif wire == VARINT:
+            size = _varint(data, at, end)[1] - at
+        elif wire in (FIXED64, FIXED32):
+            size = 8 if wire == FIXED64 else 4
+        else:
+            raise WireError(f"byte {at} holds the unknown wire type {wire}")
+        if number == 0 or at + size > end:
+            raise WireError(f"a field of {size} bytes at byte {at} leads beyond byte {end}")
+        yield number, wire, at, at + size
+        at += size
+
+
+def _varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
+    """Return a base-128 number and the position behind it."""
+    value = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise WireError(f"the number before byte {at} does not end")

@@ -1,0 +1,61 @@
+"""Every sample runs as its first lines say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+pytestmark = pytest.mark.slow
+
+
+def run(script: str, *args: object, home: Path) -> str:
+    env = {**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
+    command = [sys.executable, str(SAMPLES / script), *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=home, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the printed table of the whole demo."""
+    home = tmp_path_factory.mktemp("demo")
+    return home, run("demo.py", "--out", home / "out", home=home)
+
+
+def test_the_demo_prints_a_row_for_each_of_the_eight_bundles(demo: tuple[Path, str]) -> None:
+    home, printed = demo
+    rows = [line for line in printed.splitlines() if line.startswith(("keras", "torch"))]
+    assert len(rows) == 8
+    assert "The bundles lie in" in printed
+    assert len([p for p in (home / "out").iterdir() if (p / "manifest.json").is_file()]) == 8
+
+
+def test_the_demos_int8_artifacts_lose_at_most_two_points(demo: tuple[Path, str]) -> None:
+    for line in demo[1].splitlines():
+        if " int8 " in line:
+            drop = float(line.split()[5])
+            assert drop <= 2.0, line
+
+
+def test_run_bundle_names_classes(demo: tuple[Path, str]) -> None:
+    home, _ = demo
+    printed = run("run_bundle.py", home / "out/digits-keras-tflite-int8", home / "out/calibration_nhwc.npy", home=home)
+    assert printed.count("class ") == 5
+
+
+def test_push_and_profile_says_that_nothing_needs_to_travel_again(demo: tuple[Path, str]) -> None:
+    home, _ = demo
+    printed = run("push_and_profile.py", home / "out/digits-torch-onnx-int8", home=home)
+    assert "local: up to date" in printed
+    assert "local: median " in printed
+
+
+def test_no_sample_is_left_out_of_these_tests() -> None:
+    covered = {"demo.py", "digits.py", "digits_keras.py", "digits_torch.py", "run_bundle.py", "push_and_profile.py"}
+    assert {p.name for p in SAMPLES.glob("*.py")} <= covered | {"resnet_cifar.py"}

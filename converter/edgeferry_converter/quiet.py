@@ -111,7 +111,8 @@ def _python_streams_to_descriptors() -> Iterator[None]:
 class foreign(contextlib.AbstractContextManager[Noise]):  # noqa: N801
     """Run a framework's code: quietly, and with every failure of it turned into one error.
 
-    Frameworks raise anything, so anything but our own errors is taken. The cause keeps the traceback.
+    Frameworks raise anything, and some exit, so anything but our own errors and Ctrl-C is taken. The cause keeps
+    the traceback.
 
     Args:
         subject: The file or thing that it works on.
@@ -138,7 +139,7 @@ class foreign(contextlib.AbstractContextManager[Noise]):  # noqa: N801
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._quiet.__exit__(kind, error, trace)
-        if isinstance(error, Exception) and not isinstance(error, EdgeferryError):
+        if isinstance(error, Exception | SystemExit) and not isinstance(error, EdgeferryError):
             raise self.error(self.subject, f"{self.failed} ({summary(error, self._noise)})", self.fix) from error
 
 

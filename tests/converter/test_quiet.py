@@ -83,7 +83,12 @@ def test_foreign_uses_the_noise_where_the_exception_is_mute() -> None:
         raise RuntimeError
 
 
-@pytest.mark.parametrize("error", [DataError("x", "y", "z"), KeyboardInterrupt(), SystemExit(1)])
+def test_foreign_survives_code_that_exits() -> None:
+    with pytest.raises(ConversionError, match="SystemExit: 0"), foreign("f", "no"):
+        sys.exit(0)
+
+
+@pytest.mark.parametrize("error", [DataError("x", "y", "z"), KeyboardInterrupt()])
 def test_foreign_leaves_our_errors_and_interrupts_alone(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, foreign("f", "no"):
         raise error

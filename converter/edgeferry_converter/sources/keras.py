@@ -1,0 +1,121 @@
+"""Keras models: ``.keras`` archives and HDF5 files, of Keras 3 and of Keras 2."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeferry_converter.quiet import foreign, require, summary
+from edgeferry_converter.sources import Source, SourceSpec, detect
+from edgeferry_converter.sources.detection import AGAIN
+from edgeferry_converter.sources.tensorflow_lowering import Call, TensorFlowSource
+from edgeferry_converter.sources.tensors import unique, with_shapes
+from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnknownFormatError, UnsafeFileError, UsageError
+from edgeferry_runtime.tensors import TensorSpec
+
+REFUSALS = (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, NotImplementedError, IndexError)
+"""What Keras 3 raises on a file that Keras 2 wrote."""
+
+
+def open_source(spec: SourceSpec) -> Source:
+    """Load a Keras model for inference, without executing code from the file.
+
+    HDF5 files that Keras 3 refuses are read by Keras 2 (``tf_keras``).
+
+    Raises:
+        UnsafeFileError: If it has Lambda layers, which are Python code.
+        CorruptFileError: If it is damaged.
+        UnknownFormatError: If an HDF5 file holds weights only.
+        ArtifactError: If neither Keras can load it.
+    """
+    kind = detect(spec)
+    _check_config(spec.path, _read_archive_config(spec.path) if kind == "keras" else _read_h5_config(spec.path))
+    framework, model = _load(spec.path, kind)
+    inputs = tuple(_spec(name, t) for name, t in zip(_input_names(model), model.inputs, strict=True))
+    origin = (spec.path, kind)
+    return TensorFlowSource(
+        origin, framework, Call(_flat(model)), with_shapes(inputs, spec.shapes), _output_names(model)
+    )
+
+
+def _read_archive_config(path: Path) -> Any:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
+        raise CorruptFileError(path, f"its config.json cannot be read ({summary(error)})", AGAIN) from error
+
+
+def _read_h5_config(path: Path) -> Any:
+    h5py = require(path, "keras", "h5py")
+    try:
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+    except (OSError, RuntimeError, KeyError) as error:
+        raise CorruptFileError(path, f"is truncated or damaged ({summary(error)})", AGAIN) from error
+    if config is None:
+        raise UnknownFormatError(
+            path, "holds no Keras model, at most its weights", "save the whole model: model.save(FILE)"
+        )
+    try:
+        return json.loads(config)
+    except ValueError as error:
+        raise CorruptFileError(path, f"its model_config cannot be read ({summary(error)})", AGAIN) from error
+
+
+def _check_config(path: Path, config: Any) -> None:
+    """Refuse what would bring code along, which Keras 2 would execute without asking."""
+    for part in _objects(config):
+        if part.get("class_name") in ("Lambda", "__lambda__"):
+            reason = "has a Lambda layer: loading it would execute code from the file"
+            raise UnsafeFileError(path, reason, "replace Lambda by a layer of Keras, and save the model again")
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(config, dict):
+        yield config
+        config = list(config.values())
+    for part in config if isinstance(config, list) else ():
+        yield from _objects(part)
+
+
+def _load(path: Path, kind: str) -> tuple[str, Any]:
+    keras = require(path, "keras", "keras")
+    require(path, "keras", "tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        raise UsageError("KERAS_BACKEND", f"is {keras.backend.backend()!r}", "set KERAS_BACKEND=tensorflow")
+    with foreign(path, "Keras could not load it", "save it again with Keras 3: model.save(FILE)", ArtifactError):
+        try:
+            return "keras", keras.saving.load_model(path, compile=False, safe_mode=True)
+        except REFUSALS:
+            if kind != "h5":
+                raise
+        return "tf_keras", require(path, "keras", "tf_keras").models.load_model(path, compile=False)
+
+
+def _flat(model: Any) -> Any:
+    """Call a model on flat tensors, for a flat list of tensors."""
+
+    def call(*tensors: Any) -> Sequence[Any]:
+        import tensorflow as tf
+
+        answer = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        return list(tf.nest.flatten(answer))
+
+    return call
+
+
+def _input_names(model: Any) -> list[str]:
+    return unique(getattr(model, "input_names", None) or [t.name.partition(":")[0] for t in model.inputs])
+
+
+def _output_names(model: Any) -> list[str]:
+    return unique(getattr(model, "output_names", None) or [model.layers[-1].name])
+
+
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    dtype = tensor.dtype if isinstance(tensor.dtype, str) else tensor.dtype.name
+    return TensorSpec(name, tuple(-1 if d is None else int(d) for d in tensor.shape), dtype)

@@ -1,0 +1,144 @@
+"""TensorFlow functions: run them, and lower them to TFLite (TensorFlow's converter) and ONNX (tf2onnx).
+
+Inside, tensors are called in_0, in_1 … and out_0, out_1 …, so that no name of a source can collide with another
+or be rewritten by TensorFlow; the artifact then gets the source's names.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeferry_converter.quiet import foreign, require
+from edgeferry_converter.sources.tensors import in_order, pin_batch
+from edgeferry_converter.sources.versions import versions
+from edgeferry_runtime.errors import UnknownNameError
+from edgeferry_runtime.tensors import Array, TensorSpec
+
+OPSET = 18
+"""The newest ONNX operator set that tf2onnx writes."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """How to call a TensorFlow model.
+
+    Attributes:
+        function: Takes one tensor per input in order, returns one per output in order.
+        owner: What must live on beside the variables, such as lookup tables; None for nothing.
+    """
+
+    function: Callable[..., Sequence[Any]]
+    owner: Any = None
+
+    def traced(self, inputs: Sequence[TensorSpec], *, pinned: bool) -> Any:
+        """Return a ``tf.function`` of our inner names, with the batch pinned to 1 or left as declared."""
+        import tensorflow as tf
+
+        shapes = [pin_batch(t.shape) if pinned else t.shape for t in inputs]
+        signature = [
+            tf.TensorSpec([None if d < 0 else d for d in shape], t.dtype, name=f"in_{i}")
+            for i, (t, shape) in enumerate(zip(inputs, shapes, strict=True))
+        ]
+
+        def serve(*tensors: Any) -> dict[str, Any]:
+            return {f"out_{i}": tf.identity(t) for i, t in enumerate(self.function(*tensors))}
+
+        return tf.function(serve, input_signature=signature, autograph=False)
+
+
+class TensorFlowSource:
+    """A TensorFlow model as a source; see `edgeferry_converter.sources.Source`.
+
+    Args:
+        origin: The path and the format that it was read from.
+        framework: The distribution that loaded it, such as ``keras``.
+        call: How to call it.
+        inputs: What it takes.
+        outputs: The names of what it gives, in order.
+    """
+
+    lowers_to = ("tflite", "onnx")
+
+    def __init__(
+        self,
+        origin: tuple[Path, str],
+        framework: str,
+        call: Call,
+        inputs: tuple[TensorSpec, ...],
+        outputs: Sequence[str],
+    ) -> None:
+        self.path, self.format = origin
+        self.tools = versions("tensorflow", framework)
+        self.framework = f"{framework} {self.tools[framework]}"
+        self.inputs = inputs
+        self._call = call
+        with foreign(self.path, "TensorFlow could not trace it", "check --shape, or run again with -v"):
+            self._function = call.traced(inputs, pinned=False)
+            answers = self._function.get_concrete_function().structured_outputs
+            specs = [answers[f"out_{i}"] for i in range(len(answers))]
+            self.outputs = tuple(
+                TensorSpec(name, tuple(-1 if d is None else d for d in spec.shape), spec.dtype.name)
+                for name, spec in zip(outputs, specs, strict=True)
+            )
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute once."""
+        import tensorflow as tf
+
+        arrays = in_order(self.path, self.inputs, feeds)
+        with foreign(self.path, "TensorFlow failed to run it"):
+            tensors = [tf.constant(a, t.dtype) for a, t in zip(arrays, self.inputs, strict=True)]
+            answers = self._function(*tensors)
+            return {t.name: answers[f"out_{i}"].numpy() for i, t in enumerate(self.outputs)}
+
+    def lower(self, to: str, path: Path) -> None:
+        """Write the float artifact."""
+        writers: Mapping[str, Callable[[], bytes]] = {"tflite": self._tflite, "onnx": self._onnx}
+        if to not in writers:
+            raise UnknownNameError("--to", to, writers)
+        path.write_bytes(writers[to]())
+
+    def _names(self) -> tuple[dict[str, str], dict[str, str]]:
+        return (
+            {f"in_{i}": t.name for i, t in enumerate(self.inputs)},
+            {f"out_{i}": t.name for i, t in enumerate(self.outputs)},
+        )
+
+    def _tflite(self) -> bytes:
+        import tensorflow as tf
+
+        from edgeferry_converter.sources import signature
+
+        with (
+            tempfile.TemporaryDirectory(prefix="edgeferry-") as folder,
+            foreign(self.path, "TensorFlow's converter refused it"),
+        ):
+            self._save(folder)
+            model = bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+        return signature.rename(model, *self._names())
+
+    def _save(self, folder: str) -> None:
+        """Save the function with exactly the variables that it uses.
+
+        A Keras 3 model as the owner makes TensorFlow's converter drop the weights without a word.
+        """
+        import tensorflow as tf
+
+        module = tf.Module()
+        module.serve = self._call.traced(self.inputs, pinned=True)
+        module.kept = list(module.serve.get_concrete_function().graph.variables)
+        module.owner = self._call.owner
+        tf.saved_model.save(module, folder, signatures=module.serve)
+
+    def _onnx(self) -> bytes:
+        from edgeferry_converter.sources import onnx_graph
+
+        tf2onnx = require(self.path, "keras", "tf2onnx")
+        self.tools |= versions("tf2onnx", "onnx")
+        with foreign(self.path, "tf2onnx could not convert it"):
+            model, _ = tf2onnx.convert.from_function(self._function, self._function.input_signature, opset=OPSET)
+        return onnx_graph.finish(self.path, onnx_graph.rename(model, *self._names()))

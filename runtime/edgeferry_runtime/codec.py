@@ -46,7 +46,7 @@ def decoder(spec: TensorSpec) -> Decode | None:
 
     def dequantize(stored: Array) -> Array:
         real = np.subtract(stored, zero_point, dtype=FLOAT32)
-        return np.multiply(real, scale, real)
+        return np.multiply(real, scale, out=real)
 
     return dequantize
 
@@ -66,10 +66,10 @@ def quantizer(spec: TensorSpec, quantization: Quantization) -> Encode:
 
     def quantize(real: Array) -> Array:
         steps = np.divide(real, scale)
-        np.rint(steps, steps)
-        np.add(steps, zero_point, steps)
-        np.maximum(steps, low, steps)
-        np.minimum(steps, high, steps)
+        np.rint(steps, out=steps)
+        np.add(steps, zero_point, out=steps)
+        np.maximum(steps, low, out=steps)
+        np.minimum(steps, high, out=steps)
         if not np.vdot(steps, steps) >= 0:
             _refuse_nan(spec, True)
         return steps.astype(dtype)
@@ -93,14 +93,19 @@ def _refuse_nan(spec: TensorSpec, found: bool | np.bool_) -> None:
 
 def _fitter(spec: TensorSpec, dtype: np.dtype[Any]) -> Encode:
     """Return what passes a fitting array through as it is, and casts or refuses any other value."""
-    shape, array = spec.shape, np.ndarray
+    array, shape, tail = np.ndarray, spec.shape, spec.shape[1:]
 
     def fit(value: Any) -> Array:
         if type(value) is array and value.dtype == dtype and value.shape == shape:
             return value
         return _fit(value, spec, dtype)
 
-    return fit
+    def fit_batch(value: Any) -> Array:
+        if type(value) is array and value.dtype == dtype and value.shape[1:] == tail and value.ndim:
+            return value
+        return _fit(value, spec, dtype)
+
+    return fit_batch if shape[:1] == (-1,) and -1 not in tail else fit
 
 
 def _fit(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:

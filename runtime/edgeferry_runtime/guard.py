@@ -16,11 +16,18 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeferry_runtime import errors
-from edgeferry_runtime.errors import CorruptFileError, MissingFileError, UnknownFormatError
+from edgeferry_runtime.errors import (
+    CorruptFileError,
+    EdgeferryError,
+    EngineCrashError,
+    EngineError,
+    MissingFileError,
+    UnknownFormatError,
+)
 from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError
 from edgeferry_runtime.onnx_wire import WireError, walk_onnx
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
+from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
 
 AGAIN = "copy or convert it again"
 CHILD_MEMORY = 4 << 30
@@ -112,22 +119,18 @@ def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> Non
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, env=environment, check=False)
     except subprocess.TimeoutExpired:
         reason = f"did not load and run within {timeout_s:g} s"
-        raise errors.EngineError(path, reason, "do not use this file on this machine") from None
+        raise EngineError(path, reason, "do not use this file on this machine") from None
     if done.returncode:
         _raise_for(path, done)
 
 
 def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes]) -> None:
     """Raise what the child reported, or say how it died."""
-    try:
-        told = json.loads(done.stdout)
-        raise getattr(errors, told["error"])(*told["arguments"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, errors.EdgeferryError):
-            raise
+    if done.returncode == 1 and done.stdout:
+        raise decode_error(json.loads(done.stdout))
     said = done.stderr.decode(errors="replace").strip().splitlines()
     reason = f"its engine died: {_cause(done.returncode)}{': ' + said[-1][:200] if said else ''}"
-    raise errors.EngineCrashError(path, reason, "do not use this file on this machine") from None
+    raise EngineCrashError(path, reason, "do not use this file on this machine")
 
 
 def _cause(status: int) -> str:
@@ -155,19 +158,19 @@ def _load_and_run(path: str) -> None:
 
     with load(path) as model:
         feeds = zero_feeds(model.inputs)
-        with contextlib.suppress(errors.EngineError):
+        with contextlib.suppress(EngineError):
             model.run(feeds, raw=True)
 
 
 def main(path: str) -> int:
     """Be the child: print an expected error as JSON."""
     _limit_memory()
-    try:
-        _load_and_run(path)
-    except errors.EdgeferryError as error:
-        kind, arguments = error.__reduce__()
-        sys.stdout.write(json.dumps({"error": kind.__name__, "arguments": arguments}))
-        return 1
+    with claim_stdout() as answers:
+        try:
+            _load_and_run(path)
+        except EdgeferryError as error:
+            answers.write(json.dumps(encode_error(error)).encode())
+            return 1
     return 0
 
 

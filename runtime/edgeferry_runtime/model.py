@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+import numpy as np
 
 from edgeferry_runtime.bundle import Bundle, Manifest
 from edgeferry_runtime.codec import decoder, encoder
@@ -78,12 +80,8 @@ class Model:
         self.delegate = delegate
         self.inputs = _ordered(path, engine.inputs, manifest.inputs if manifest else engine.inputs)
         self.outputs = _ordered(path, engine.outputs, manifest.outputs if manifest else engine.outputs)
-        self._run = engine.run
         self._slots = {spec.name: slot for slot, spec in enumerate(engine.inputs)}
-        self._encode = [encoder(spec) for spec in engine.inputs]
-        self._encode_raw = [encoder(spec, raw=True) for spec in engine.inputs]
-        self._decode = [decoder(spec) for spec in engine.outputs]
-        self._decodes = any(self._decode)
+        self._real, self._raw = _plan(engine, raw=False), _plan(engine, raw=True)
         slots = {spec.name: slot for slot, spec in enumerate(engine.outputs)}
         self._results = [(spec.name, slots[spec.name]) for spec in self.outputs]
 
@@ -102,10 +100,11 @@ class Model:
             DataError: If a name, shape or dtype does not fit.
             EngineError: If the engine fails.
         """
-        if len(args) == 1 and not named and len(self._slots) == 1 and not isinstance(args[0], Mapping):
-            found = self._execute(args, raw)
+        plan = self._raw if raw else self._real
+        if not named and len(args) == 1 and isinstance(args[0], np.ndarray) and len(self._slots) == 1:
+            found = plan(args)
         else:
-            found = self._execute(self._arrange(_one_mapping(args, named, self.inputs)), raw)
+            found = plan(self._arrange(_by_name(args, named, self.inputs)))
         if len(found) == 1:
             return found[0]
         return {name: found[slot] for name, slot in self._results}
@@ -121,16 +120,8 @@ class Model:
             DataError: If a name, shape or dtype does not fit.
             EngineError: If the engine fails.
         """
-        found = self._execute(self._arrange(feeds), raw)
+        found = (self._raw if raw else self._real)(self._arrange(feeds))
         return {name: found[slot] for name, slot in self._results}
-
-    def _execute(self, values: Sequence[Any], raw: bool) -> list[Array]:
-        """Take values and give outputs in the engine's order."""
-        encode = self._encode_raw if raw else self._encode
-        found = self._run([fit(value) for fit, value in zip(encode, values)])  # noqa: B905 (counted before)
-        if raw or not self._decodes:
-            return found
-        return [decode(value) if decode else value for decode, value in zip(self._decode, found)]  # noqa: B905
 
     def _arrange(self, feeds: Mapping[str, Any]) -> list[Any]:
         """Bring feeds into the engine's order."""
@@ -144,9 +135,9 @@ class Model:
 
     def close(self) -> None:
         """Let go of the engine and its memory; a later run is an EngineError."""
-        self._run = self._closed
+        self._real = self._raw = self._closed
 
-    def _closed(self, feeds: Sequence[Array]) -> list[Array]:
+    def _closed(self, values: Sequence[Any]) -> list[Array]:
         raise EngineError(self.path, "was closed", "load it again")
 
     def __enter__(self) -> Model:
@@ -162,12 +153,35 @@ class Model:
         return f"<Model {self.path.name}: {' -> '.join(sides)} on {self.engine} {self.engine_version}, {self.delegate}>"
 
 
-def _one_mapping(args: tuple[Any, ...], named: dict[str, Any], inputs: tuple[TensorSpec, ...]) -> Mapping[str, Any]:
+def _plan(engine: Engine, *, raw: bool) -> Callable[[Sequence[Any]], list[Array]]:
+    """Return the hot path: from values to outputs, both in the engine's order and complete."""
+    run = engine.run
+    encoders = [encoder(spec, raw) for spec in engine.inputs]
+    decoders = [None if raw else decoder(spec) for spec in engine.outputs]
+    first = encoders[0] if len(encoders) == 1 else None
+
+    def encode_and_run(values: Sequence[Any]) -> list[Array]:
+        if first:
+            return run((first(values[0]),))
+        return run([encode(value) for encode, value in zip(encoders, values, strict=True)])
+
+    def decode_too(values: Sequence[Any]) -> list[Array]:
+        return [
+            decode(value) if decode else value for decode, value in zip(decoders, encode_and_run(values), strict=True)
+        ]
+
+    return decode_too if any(decoders) else encode_and_run
+
+
+def _by_name(args: tuple[Any, ...], named: dict[str, Any], inputs: tuple[TensorSpec, ...]) -> Mapping[str, Any]:
     """Read the ways to give inputs."""
     if not args:
         return named
-    if len(args) == 1 and not named and isinstance(args[0], Mapping):
-        return args[0]
+    if len(args) == 1 and not named:
+        if isinstance(args[0], Mapping):
+            return args[0]
+        if len(inputs) == 1:
+            return {inputs[0].name: args[0]}
     names = ", ".join(spec.name for spec in inputs)
     reason = f"takes {len(inputs)} inputs by name" if len(inputs) > 1 else "takes one input"
     raise DataError("the model", reason, f"give {names} by keyword, or as one mapping")

@@ -70,19 +70,14 @@ class Engine(Protocol):
         ...
 
 
-class Open(Protocol):
-    """What an engine's module offers: ``open_engine``."""
-
-    def __call__(self, path: Path, delegate: Delegate) -> Engine:
-        """Load an artifact whose structure was verified."""
-        ...
-
-
 MODULES: Mapping[str, str] = {
     "tflite": "edgeferry_runtime.engines.litert",
     "onnx": "edgeferry_runtime.engines.onnxruntime",
 }
-"""The module of the engine for each artifact format; it defines ``open_engine(path, delegate) -> Engine``."""
+"""The module of the engine for each artifact format.
+
+It defines ``open_engine(path, delegate) -> Engine``, which loads a verified artifact, and ``import_engine(path)``.
+"""
 
 
 def open_engine(format_name: str, path: Path, delegate: Delegate) -> Engine:
@@ -97,5 +92,19 @@ def open_engine(format_name: str, path: Path, delegate: Delegate) -> Engine:
         MissingExtraError: If the engine is not installed.
         EngineError: If it refuses the artifact.
     """
-    opener: Open = importlib.import_module(MODULES[format_name]).open_engine
-    return opener(path, delegate)
+    engine: Engine = importlib.import_module(MODULES[format_name]).open_engine(path, delegate)
+    return engine
+
+
+def import_engine(format_name: str, path: Path) -> None:
+    """Import the engine of a format, so that loading can be measured without it.
+
+    Args:
+        format_name: ``tflite`` or ``onnx``.
+        path: The artifact that needs it, for the error.
+
+    Raises:
+        MissingExtraError: If the engine is not installed.
+        EngineError: If it is, and cannot be imported.
+    """
+    importlib.import_module(MODULES[format_name]).import_engine(path)

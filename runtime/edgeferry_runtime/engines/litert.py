@@ -25,6 +25,8 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 }
 """By engine name: the module that has the interpreter, and the distribution that brings it, best first."""
 
+Run = Callable[[Sequence[Array]], list[Array]]
+
 REFUSALS = (ValueError, RuntimeError, MemoryError)
 """What an interpreter raises where it refuses a file or a run."""
 
@@ -54,7 +56,7 @@ class LiteRTEngine:
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    run: Callable[[Sequence[Array]], list[Array]]
+    run: Run
 
 
 def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
@@ -68,7 +70,7 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         MissingExtraError: If none of the packages is installed.
         EngineError: If the interpreter refuses the file.
     """
-    package = find_package(path)
+    package = import_engine(path)
     with path.open("rb") as stream:
         signature = read_tflite(stream.read()).primary
     try:
@@ -80,17 +82,17 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
     except REFUSALS as error:
         raise refusal(path, error) from error
     if signature is not None and signature.subgraph:
-        call = _signature_call(interpreter.get_signature_runner(signature.key), inputs, outputs)
+        run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
     else:
-        call = _main_call(interpreter, inputs, outputs)
-    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), _guarded(call, path))
+        run = _main_call(path, interpreter, inputs, outputs)
+    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), run)
 
 
 def _specs(ports: Sequence[Port]) -> tuple[TensorSpec, ...]:
     return tuple(port.spec for port in ports)
 
 
-def find_package(path: Path) -> Package:
+def import_engine(path: Path) -> Package:
     """Import the first of the packages that is installed.
 
     Raises:
@@ -171,36 +173,33 @@ def _quantization(dtype: np.dtype[Any], details: Mapping[str, Any]) -> Quantizat
     return Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
 
 
-def _main_call(
-    interpreter: Any, inputs: Sequence[Port], outputs: Sequence[Port]
-) -> Callable[[Sequence[Array]], list[Array]]:
-    """Return the call that sets, invokes and gets, prepared for these ports."""
+def _main_call(path: Path, interpreter: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> Run:
+    """Return the run that sets, invokes and gets, prepared for these ports."""
     set_tensor, invoke, get_tensor = interpreter.set_tensor, interpreter.invoke, interpreter.get_tensor
     sources = [port.index for port in inputs]
     targets = [port.index for port in outputs]
+    resize = _resizer(interpreter, inputs) if any(-1 in port.spec.shape for port in inputs) else None
 
-    def call(feeds: Sequence[Array]) -> list[Array]:
-        for index, value in zip(sources, feeds):  # noqa: B905 (strict costs time, and the model counted them)
-            set_tensor(index, value)
-        invoke()
-        return [get_tensor(index) for index in targets]
+    def run(feeds: Sequence[Array]) -> list[Array]:
+        try:
+            if resize:
+                resize(feeds)
+            for index, value in zip(sources, feeds):  # noqa: B905 (the model counted them)
+                set_tensor(index, value)
+            invoke()
+            return [get_tensor(index) for index in targets]
+        except REFUSALS as error:
+            raise refusal(path, error) from error
 
-    if not any(-1 in port.spec.shape for port in inputs):
-        return call
-    resize = _resizer(interpreter, inputs)
-
-    def call_any_shape(feeds: Sequence[Array]) -> list[Array]:
-        resize([value.shape for value in feeds])
-        return call(feeds)
-
-    return call_any_shape
+    return run
 
 
-def _resizer(interpreter: Any, inputs: Sequence[Port]) -> Callable[[list[tuple[int, ...]]], None]:
+def _resizer(interpreter: Any, inputs: Sequence[Port]) -> Callable[[Sequence[Array]], None]:
     """Return what resizes the inputs and allocates again when, and only when, a shape has changed."""
     current: list[tuple[int, ...]] = []
 
-    def resize(shapes: list[tuple[int, ...]]) -> None:
+    def resize(feeds: Sequence[Array]) -> None:
+        shapes = [value.shape for value in feeds]
         if shapes == current:
             return
         current.clear()
@@ -212,23 +211,14 @@ def _resizer(interpreter: Any, inputs: Sequence[Port]) -> Callable[[list[tuple[i
     return resize
 
 
-def _signature_call(
-    runner: Any, inputs: Sequence[Port], outputs: Sequence[Port]
-) -> Callable[[Sequence[Array]], list[Array]]:
-    """Return the call for a signature of another subgraph, which only its runner reaches."""
+def _signature_call(path: Path, runner: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> Run:
+    """Return the run of a signature of another subgraph, which only its runner reaches."""
 
-    def call(feeds: Sequence[Array]) -> list[Array]:
-        results = runner(**{port.spec.name: value for port, value in zip(inputs, feeds, strict=True)})
-        return [results[port.spec.name] for port in outputs]
-
-    return call
-
-
-def _guarded(call: Callable[[Sequence[Array]], list[Array]], path: Path) -> Callable[[Sequence[Array]], list[Array]]:
     def run(feeds: Sequence[Array]) -> list[Array]:
         try:
-            return call(feeds)
+            results = runner(**{port.spec.name: value for port, value in zip(inputs, feeds, strict=True)})
         except REFUSALS as error:
             raise refusal(path, error) from error
+        return [results[port.spec.name] for port in outputs]
 
     return run

@@ -52,7 +52,7 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
         CorruptFileError: If the file's quantization metadata cannot be read.
         EngineError: If ONNX Runtime refuses the file.
     """
-    runtime = _import(path)
+    runtime = import_engine(path)
     refusals = _refusals(runtime)
     try:
         with quiet_stderr():
@@ -69,7 +69,13 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run)
 
 
-def _import(path: Path) -> Any:
+def import_engine(path: Path) -> Any:
+    """Import ONNX Runtime.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+        EngineError: If it is, and cannot be imported: its C library may be too new for this system.
+    """
     try:
         with quiet_stderr():
             import onnxruntime

@@ -1,0 +1,192 @@
+"""This machine: what it is, and how it is doing. Read from files, each by a parser of its own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ENGINES: Mapping[str, str] = {
+    "ai_edge_litert": "ai-edge-litert",
+    "tflite_runtime": "tflite-runtime",
+    "tensorflow.lite": "tensorflow",
+    "onnxruntime": "onnxruntime",
+}
+"""By engine name, the distribution that brings it."""
+
+THROTTLING: Mapping[int, str] = {
+    0: "under-voltage",
+    1: "frequency capped",
+    2: "throttled",
+    3: "soft temperature limit",
+    16: "under-voltage since boot",
+    17: "frequency capped since boot",
+    18: "throttled since boot",
+    19: "soft temperature limit since boot",
+}
+"""Bits of ``vcgencmd get_throttled``. Source: Raspberry Pi documentation, "vcgencmd"."""
+
+ROOT = Path("/")
+
+
+def describe(root: Path = ROOT) -> dict[str, Any]:
+    """Tell what this machine is.
+
+    Args:
+        root: Where its files lie.
+
+    Returns:
+        ``board``, ``arch``, ``userland_bits``, ``cores``, ``python``, ``memory_bytes``, ``os``, ``kernel`` and
+        ``engines`` (version by name, found without importing them); None where the machine does not tell.
+    """
+    cpuinfo = _read(root / "proc/cpuinfo")
+    return {
+        "board": _read(root / "proc/device-tree/model").strip("\0\n ") or parse_cpu_model(cpuinfo),
+        "arch": platform.machine(),
+        "userland_bits": struct.calcsize("P") * 8,
+        "cores": _cores(),
+        "python": platform.python_version(),
+        "memory_bytes": parse_kilobytes(_read(root / "proc/meminfo"), "MemTotal"),
+        "os": parse_os_name(_read(root / "etc/os-release")) or platform.system(),
+        "kernel": platform.release(),
+        "engines": installed_engines(),
+    }
+
+
+def state(root: Path = ROOT) -> dict[str, Any]:
+    """Tell how this machine is doing.
+
+    Args:
+        root: Where its files lie.
+
+    Returns:
+        ``temperature_c`` (the hottest zone), ``frequency_mhz`` (the fastest core), ``governor``, ``throttled``
+        (a list of words, empty where all is well) and ``load1``; only those that could be read.
+    """
+    cpus = root / "sys/devices/system/cpu"
+    readings = {
+        "temperature_c": _highest(root / "sys/class/thermal", "thermal_zone*/temp", 1000),
+        "frequency_mhz": _highest(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq", 1000),
+        "governor": _read(cpus / "cpu0/cpufreq/scaling_governor").strip() or None,
+        "throttled": parse_throttled(_vcgencmd()) if root == ROOT else None,
+        "load1": parse_load(_read(root / "proc/loadavg")),
+    }
+    return {key: value for key, value in readings.items() if value is not None}
+
+
+def memory(root: Path = ROOT) -> dict[str, Any]:
+    """Tell this process's resident memory now (``rss_bytes``) and at its highest (``peak_rss_bytes``)."""
+    status = _read(root / "proc/self/status")
+    return {
+        "rss_bytes": parse_kilobytes(status, "VmRSS"),
+        "peak_rss_bytes": parse_kilobytes(status, "VmHWM") or _peak_by_rusage(),
+    }
+
+
+def installed_engines() -> dict[str, str]:
+    """Return the version of each engine that is installed, importing none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name, distribution in ENGINES.items():
+        try:
+            found[name] = version(distribution)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def parse_cpu_model(cpuinfo: str) -> str | None:
+    """Read the board (``Model``, on a Raspberry Pi) or the processor (``model name``) from ``/proc/cpuinfo``."""
+    facts: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            facts.setdefault(key.strip(), value.strip())
+    return facts.get("Model") or facts.get("model name") or None
+
+
+def parse_kilobytes(text: str, key: str) -> int | None:
+    """Read a line such as ``MemTotal:  947744 kB`` as bytes."""
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        if name == key and value.split()[1:] == ["kB"]:
+            return int(value.split()[0]) * 1024
+    return None
+
+
+def parse_os_name(os_release: str) -> str | None:
+    """Read ``PRETTY_NAME`` from ``/etc/os-release``."""
+    for line in os_release.splitlines():
+        if line.startswith("PRETTY_NAME="):
+            return line.partition("=")[2].strip("\"'") or None
+    return None
+
+
+def parse_throttled(text: str) -> list[str] | None:
+    """Read ``throttled=0x50005`` as words; None where the text is not of that form."""
+    name, _, value = text.strip().partition("=")
+    try:
+        bits = int(value, 16)
+    except ValueError:
+        return None
+    return [word for bit, word in THROTTLING.items() if bits >> bit & 1] if name == "throttled" else None
+
+
+def parse_load(loadavg: str) -> float | None:
+    """Read the one-minute average from ``/proc/loadavg``."""
+    return _number(loadavg.partition(" ")[0])
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _highest(folder: Path, pattern: str, divisor: int) -> float | None:
+    readings = [_number(_read(path)) for path in sorted(folder.glob(pattern))]
+    known = [reading / divisor for reading in readings if reading is not None]
+    return max(known, default=None)
+
+
+def _read(path: Path) -> str:
+    """Return a file's text, or nothing: sensors come, go and refuse."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _vcgencmd() -> str:
+    tool = shutil.which("vcgencmd")
+    if not tool:
+        return ""
+    try:
+        return subprocess.run([tool, "get_throttled"], capture_output=True, text=True, timeout=5, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def _cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _peak_by_rusage() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

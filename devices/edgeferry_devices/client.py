@@ -1,0 +1,108 @@
+"""The host's end of the conversation with a device's agent."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import TracebackType
+from typing import Any, Protocol
+
+from edgeferry_devices.faults import faults
+from edgeferry_runtime.errors import RemoteCommandError
+from edgeferry_runtime.wire import decode_error
+
+
+class Pipe(Protocol):
+    """A two-way stream of bytes with an agent at the other end: what sockets and SSH channels share."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send everything."""
+        ...
+
+    def recv(self, size: int, /) -> bytes:
+        """Return at most `size` bytes, none at the end."""
+        ...
+
+    def settimeout(self, seconds: float, /) -> None:
+        """Limit each of the two."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+    def post_mortem(self) -> tuple[int, str]:
+        """Return the exit status and the stderr of an agent that has ended."""
+        ...
+
+
+class AgentClient:
+    """Asks an agent, one question at a time.
+
+    Args:
+        device: The device's name.
+        pipe: The stream.
+    """
+
+    def __init__(self, device: str, pipe: Pipe) -> None:
+        self.device = device
+        self._pipe = pipe
+        self._rest = b""
+
+    def __enter__(self) -> AgentClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the agent; what it holds is free again."""
+        self._pipe.close()
+
+    def ask(self, operation: str, *, timeout: float = 60.0, **fields: Any) -> dict[str, Any]:
+        """Ask for one operation of `edgeferry_runtime.agent` and return its result.
+
+        Args:
+            operation: Its name.
+            timeout: Seconds until the answer must be here.
+            **fields: Its arguments, as JSON takes them.
+
+        Raises:
+            EdgeferryError: What the agent raised, named with the device.
+            DeviceTimeoutError: If no answer came in time.
+            RemoteCommandError: If the agent died.
+        """
+        request = json.dumps({"op": operation, **fields}).encode() + b"\n"
+        with faults(self.device, f"waiting for {operation!r}"):
+            self._pipe.settimeout(timeout)
+            try:
+                self._pipe.sendall(request)
+                line = self._line(time.monotonic() + timeout)
+            except (BrokenPipeError, ConnectionResetError):
+                line = b""
+        return self._result(operation, line)
+
+    def _line(self, deadline: float) -> bytes:
+        while b"\n" not in self._rest:
+            self._pipe.settimeout(max(0.01, deadline - time.monotonic()))
+            chunk = self._pipe.recv(1 << 16)
+            if not chunk:
+                return b""
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line
+
+    def _result(self, operation: str, line: bytes) -> dict[str, Any]:
+        command = ("edgeferry_runtime.agent", operation)
+        if not line:
+            status, said = self._pipe.post_mortem()
+            raise RemoteCommandError(self.device, command, status, "", said)
+        answer = json.loads(line)
+        if "error" in answer:
+            raise decode_error(answer["error"], self.device)
+        if "defect" in answer:
+            raise RemoteCommandError(self.device, command, 70, "", answer["defect"])
+        result: dict[str, Any] = answer["result"]
+        return result

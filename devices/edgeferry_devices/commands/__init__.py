@@ -1,0 +1,1 @@
+"""The commands that reach devices, one file each."""

@@ -1,0 +1,81 @@
+"""``ferry profile``: measure a bundle on one or more devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeferry_devices.profiling import Outcome
+from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.commands.output import emit, json_option, say, table
+from edgeferry_runtime.profile import Profile
+
+HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "first ms", "init ms", "runs", "peak MB")
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
+@click.option("--num-runs", type=click.IntRange(1), default=50, show_default=True, help="Measured runs, at least.")
+@click.option("--warmup-runs", type=click.IntRange(0), default=10, show_default=True, help="Runs that do not count.")
+@click.option("--min-secs", type=click.FloatRange(0), default=1.0, show_default=True, help="Measure at least so long.")
+@click.option("--max-secs", type=click.FloatRange(0), default=150.0, show_default=True, help="Measure at most so long.")
+@click.option("--delegate", default="cpu", show_default=True, help="Where to execute: cpu or cpu:THREADS.")
+@json_option
+@click.pass_context
+def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_json: bool, **options: Any) -> None:
+    """Measure BUNDLE on each DEVICE, pushing it first where it is not up to date.
+
+    A device that fails has a line of its own and does not stop the others; the exit code is the first failure's.
+    """
+    from edgeferry_devices.profiling import profile as perform
+    from edgeferry_runtime.benchmark import BenchOptions
+    from edgeferry_runtime.engines import Delegate
+
+    Delegate.parse(options["delegate"])
+    outcomes = perform(Bundle.open(bundle), devices, BenchOptions(**options), say)
+    if as_json:
+        emit({"profiles": [_json(outcome) for outcome in outcomes]})
+    elif done := [outcome.profile for outcome in outcomes if outcome.profile]:
+        click.echo(table([HEAD, *(_row(p) for p in done)]))
+    _report(outcomes)
+    ctx.exit(next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0))
+
+
+def _json(outcome: Outcome) -> dict[str, object]:
+    error = outcome.error
+    told = {"reason": error.reason, "fix": error.fix, "exit_code": error.exit_code} if error else None
+    return {
+        "device": outcome.device,
+        "profile": outcome.profile.to_dict() if outcome.profile else None,
+        "error": told,
+    }
+
+
+def _row(p: Profile) -> tuple[str, ...]:
+    low, high = p.median_ms_ci95
+    peak = "" if p.peak_rss_bytes is None else f"{p.peak_rss_bytes / 2**20:.0f}"
+    return (
+        p.device,
+        f"{p.engine['name']} {p.engine['version']}",
+        str(p.engine["delegate"]),
+        f"{p.median_ms:.3f}",
+        f"{low:.3f} to {high:.3f}",
+        f"{p.p95_ms:.3f}",
+        f"{p.first_inference_ms:.3f}",
+        f"{p.init_ms:.1f}",
+        str(p.num_runs),
+        peak,
+    )
+
+
+def _report(outcomes: Sequence[Outcome]) -> None:
+    """Say on stderr why a device failed, or why its figures should not be trusted."""
+    for outcome in outcomes:
+        if outcome.error:
+            say(f"ferry: error: {' '.join(str(outcome.error).split())}")
+        for warning in outcome.profile.warnings if outcome.profile else ():
+            say(f"{outcome.device}: {warning}")

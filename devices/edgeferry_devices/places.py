@@ -1,0 +1,41 @@
+"""Where things lie on the host: the XDG folders."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def config_dir() -> Path:
+    """Return ``$XDG_CONFIG_HOME/edgeferry``: the inventory and the pinned host keys."""
+    return _base("XDG_CONFIG_HOME", ".config") / "edgeferry"
+
+
+def cache_dir() -> Path:
+    """Return ``$XDG_CACHE_HOME/edgeferry``: downloaded wheels."""
+    return _base("XDG_CACHE_HOME", ".cache") / "edgeferry"
+
+
+def data_dir() -> Path:
+    """Return ``$XDG_DATA_HOME/edgeferry``: the folder of the device ``local``."""
+    return _base("XDG_DATA_HOME", ".local/share") / "edgeferry"
+
+
+def _base(variable: str, default: str) -> Path:
+    value = Path(os.environ.get(variable, ""))
+    return value if value.is_absolute() else Path.home() / default
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file of mode 0600 in one step, making its folder."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(name).replace(path)
+    finally:
+        Path(name).unlink(missing_ok=True)

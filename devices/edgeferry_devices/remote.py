@@ -1,0 +1,183 @@
+"""A device over SSH."""
+
+from __future__ import annotations
+
+import shlex
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeferry_devices import provision
+from edgeferry_devices.client import AgentClient
+from edgeferry_devices.device import Completed, Say, silent
+from edgeferry_devices.faults import faults
+from edgeferry_devices.inventory import Entry
+from edgeferry_devices.route import resolve
+from edgeferry_devices.ssh import Deadlines, connect
+from edgeferry_runtime.errors import DeviceRequirementError
+
+if TYPE_CHECKING:
+    import paramiko
+
+CHUNK_BYTES = 255 * 1024
+"""One SFTP write; OpenSSH takes at most 256 KiB a packet. With writes in flight it is twice as fast as `put`."""
+
+
+class RemoteDevice:
+    """A device over SSH; the connection is made when it is first needed.
+
+    Args:
+        entry: Where it is.
+        deadlines: How long to wait.
+    """
+
+    def __init__(self, entry: Entry, deadlines: Deadlines | None = None) -> None:
+        self.name = entry.name
+        self.entry = entry
+        self.deadlines = deadlines or Deadlines()
+        self._transport: paramiko.Transport | None = None
+        self._sftp: paramiko.SFTPClient | None = None
+
+    @property
+    def transport(self) -> paramiko.Transport:
+        """The authenticated connection; see `connect` for what is raised."""
+        if self._transport is None:
+            self._transport = connect(resolve(self.entry), self.deadlines)
+        return self._transport
+
+    def exec(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 60.0) -> Completed:
+        """See `Device.exec`."""
+        with faults(self.name, f"running {argv[0]!r}"):
+            channel = self.transport.open_session(timeout=self.deadlines.channel)
+            with channel:
+                channel.settimeout(timeout)
+                channel.exec_command(shlex.join(argv))
+                out, err = _converse(channel, stdin or b"", time.monotonic() + timeout)
+                status = channel.recv_exit_status() if channel.status_event.wait(5) else -1
+        return Completed(tuple(argv), out, err, status)
+
+    def put(self, local: Path, remote: str) -> int:
+        """See `Device.put`; the writes are pipelined."""
+        with faults(self.name, f"sending {local.name}"), local.open("rb") as source:
+            file = self.sftp.open(remote, "wb")
+            file.MAX_REQUEST_SIZE = CHUNK_BYTES
+            file.set_pipelined(True)
+            with file:
+                while chunk := source.read(CHUNK_BYTES):
+                    file.write(chunk)
+            size = local.stat().st_size
+            if self.sftp.stat(remote).st_size != size:
+                reason = f"{local.name} arrived shorter than it is"
+                raise DeviceRequirementError(self.name, reason, "check the free space there with df")
+        return size
+
+    def get(self, remote: str, local: Path) -> None:
+        """See `Device.get`."""
+        with faults(self.name, f"fetching {Path(remote).name}"):
+            self.sftp.get(remote, str(local))
+
+    @property
+    def sftp(self) -> Any:
+        """The file channel.
+
+        Raises:
+            DeviceRequirementError: If the server has none.
+        """
+        if self._sftp is None:
+            self._sftp = self._open_sftp()
+        return self._sftp
+
+    def _open_sftp(self) -> paramiko.SFTPClient:
+        import paramiko
+
+        channel = self.transport.open_session(timeout=self.deadlines.channel)
+        channel.settimeout(self.deadlines.idle)
+        try:
+            channel.invoke_subsystem("sftp")
+            return paramiko.SFTPClient(channel)
+        except (paramiko.SSHException, EOFError) as error:
+            channel.close()
+            if not self.transport.is_active():
+                raise
+            fix = "enable the sftp subsystem there (package openssh-sftp-server)"
+            raise DeviceRequirementError(self.name, "its SSH server offers no SFTP", fix) from error
+
+    def open_agent(self, formats: Sequence[str] = (), say: Say = silent) -> AgentClient:
+        """See `Device.open_agent`."""
+        place = provision.ensure(self, self.entry.root, formats, say)
+        argv = [place.python, "-I", "-m", "edgeferry_runtime.agent", place.root]
+        with faults(self.name, "starting the agent"):
+            channel = self.transport.open_session(timeout=self.deadlines.channel)
+            channel.settimeout(self.deadlines.idle)
+            channel.exec_command(shlex.join(argv))
+        return AgentClient(self.name, ChannelPipe(channel))
+
+    def close(self) -> None:
+        """See `Device.close`."""
+        if self._transport is not None:
+            self._transport.close()
+        self._transport = self._sftp = None
+
+
+class ChannelPipe:
+    """An agent at the other end of an SSH channel.
+
+    Args:
+        channel: The channel, its command started.
+    """
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self.sendall, self.recv, self.settimeout = channel.sendall, channel.recv, channel.settimeout
+
+    def close(self) -> None:
+        """End the agent, giving it a moment to clean up."""
+        if self._channel.closed or not self._channel.get_transport().is_active():
+            return
+        self._channel.shutdown_write()
+        self._channel.status_event.wait(5)
+        self._channel.close()
+
+    def post_mortem(self) -> tuple[int, str]:
+        """See `Pipe.post_mortem`."""
+        known = self._channel.status_event.wait(5)
+        said = b""
+        while self._channel.recv_stderr_ready():
+            said += self._channel.recv_stderr(1 << 16)
+        return self._channel.recv_exit_status() if known else -1, said.decode(errors="replace")
+
+
+def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> tuple[bytes, bytes]:
+    """Feed a command and collect what it says on both streams, none of which may block the others."""
+    err: list[bytes] = []
+    aside = threading.Thread(target=_drain, args=(channel.recv_stderr, err), daemon=True)
+    aside.start()
+    feeder = threading.Thread(target=_feed, args=(channel, stdin), daemon=True)
+    feeder.start()
+    out: list[bytes] = []
+    while True:
+        channel.settimeout(max(0.01, deadline - time.monotonic()))
+        chunk = channel.recv(1 << 16)
+        if not chunk:
+            break
+        out.append(chunk)
+    aside.join(timeout=5)
+    return b"".join(out), b"".join(err)
+
+
+def _drain(receive: Any, into: list[bytes]) -> None:
+    try:
+        while chunk := receive(1 << 16):
+            into.append(chunk)
+    except (OSError, EOFError):
+        return
+
+
+def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
+    try:
+        channel.sendall(stdin)
+        channel.shutdown_write()
+    except (OSError, EOFError):
+        return

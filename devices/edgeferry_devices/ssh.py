@@ -1,0 +1,258 @@
+"""One SSH connection, opened by hand: every wait has a deadline, and the host key is checked before any secret.
+
+`paramiko.SSHClient` is not used: its commands hang when several threads share a connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeferry_devices import hostkeys
+from edgeferry_devices.faults import faults
+from edgeferry_devices.hostkeys import HostKey
+from edgeferry_devices.route import Route
+from edgeferry_runtime.errors import AuthenticationError, DeviceTimeoutError, UnreachableError
+
+if TYPE_CHECKING:
+    import paramiko
+
+FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """How long to wait, in seconds.
+
+    Attributes:
+        connect: For the TCP connection.
+        banner: For the server's first line and the key exchange.
+        auth: For the answer to one key.
+        channel: For opening a channel.
+        idle: For the peer's acknowledgement of what was sent, and for one SFTP answer.
+        attempts: How often to try when the server closes before its first line, as a busy one does.
+    """
+
+    connect: float = 10.0
+    banner: float = 15.0
+    auth: float = 30.0
+    channel: float = 15.0
+    idle: float = 30.0
+    attempts: int = 4
+
+
+def connect(route: Route, deadlines: Deadlines | None = None) -> paramiko.Transport:
+    """Connect, check the host key, and authenticate.
+
+    Raises:
+        UnreachableError: If there is no such host, nothing listens, or it is no SSH server.
+        DeviceTimeoutError: If it does not answer.
+        HostKeyError: If its key is unknown, changed or revoked.
+        AuthenticationError: If it takes none of the keys.
+    """
+    limits = deadlines or Deadlines()
+    trust = hostkeys.trusted(route.known_as, route.known_hosts)
+    transport = _handshake(route, limits, [key.kind for key in trust if not key.revoked])
+    try:
+        hostkeys.check(route.device, _shown(transport), trust)
+        with faults(route.device, "authenticating"):
+            _authenticate(transport, route)
+    except BaseException:
+        transport.close()
+        raise
+    return transport
+
+
+def fetch_host_key(route: Route, deadlines: Deadlines | None = None, kinds: Sequence[str] = ()) -> HostKey:
+    """Return the key that a server shows, without authenticating; see `connect` for what is raised."""
+    transport = _handshake(route, deadlines or Deadlines(), kinds)
+    try:
+        return _shown(transport)
+    finally:
+        transport.close()
+
+
+def _shown(transport: paramiko.Transport) -> HostKey:
+    key = transport.get_remote_server_key()
+    return HostKey(key.get_name(), key.asbytes())
+
+
+def _handshake(route: Route, limits: Deadlines, kinds: Sequence[str]) -> paramiko.Transport:
+    """Open a transport; a server that is busy with others (MaxStartups) closes at once and is asked again."""
+    import paramiko
+
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    for attempt in range(limits.attempts):
+        sock = _socket(route, limits)
+        try:
+            return _start(sock, limits, kinds)
+        except TimeoutError as error:
+            raise _slow(route) from error
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            sock.close()
+            if "timeout" in str(error).lower() or "timed out" in str(error).lower():
+                raise _slow(route) from error
+            if "banner" not in str(error) or attempt + 1 == limits.attempts:
+                raise _no_server(route, error) from error
+        time.sleep(0.2 * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def _slow(route: Route) -> DeviceTimeoutError:
+    reason = f"{route.host} port {route.port} took the connection and then said nothing"
+    return DeviceTimeoutError(route.device, reason, "check that an SSH server listens on this port")
+
+
+def _no_server(route: Route, error: Exception) -> UnreachableError:
+    said = str(error).splitlines()[0][:200] if str(error) else "it closed the connection"
+    reason = f"{route.host} port {route.port} does not speak SSH with us ({said})"
+    return UnreachableError(route.device, reason, "check the port, and whether the server takes more connections")
+
+
+def _socket(route: Route, limits: Deadlines) -> socket.socket:
+    place = f"{route.host} port {route.port}"
+    try:
+        sock = socket.create_connection((route.host, route.port), timeout=limits.connect)
+    except socket.gaierror as error:
+        raise UnreachableError(
+            route.device, f"no host is named {route.host!r}", "check the name or use the address"
+        ) from error
+    except TimeoutError as error:
+        fix = "check that it is switched on and in this network"
+        raise DeviceTimeoutError(route.device, f"{place} did not answer within {limits.connect:g} s", fix) from error
+    except ConnectionRefusedError as error:
+        fix = "check the port, and that SSH is enabled there"
+        raise UnreachableError(route.device, f"{place} refuses the connection", fix) from error
+    except OSError as error:
+        reason = f"{place} cannot be reached ({error.strerror or error})"
+        raise UnreachableError(route.device, reason, "check the address and the network") from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.idle * 1000))
+    return sock
+
+
+def _start(sock: socket.socket, limits: Deadlines, kinds: Sequence[str]) -> paramiko.Transport:
+    import paramiko
+
+    transport = paramiko.Transport(sock)
+    transport.banner_timeout = transport.handshake_timeout = limits.banner
+    transport.auth_timeout = limits.auth
+    transport.channel_timeout = limits.channel
+    options = transport.get_security_options()
+    wanted = [s for kind in kinds for s in (RSA_SIGNATURES if kind == "ssh-rsa" else (kind,))]
+    options.key_types = _first(wanted, options.key_types)
+    options.ciphers = _first(FAST_CIPHERS, options.ciphers)
+    try:
+        transport.start_client(timeout=limits.banner)
+    except BaseException:
+        transport.close()
+        raise
+    transport.set_keepalive(15)
+    return transport
+
+
+def _first(wanted: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
+    """Move what is wanted to the front of what is offered."""
+    return (*(w for w in dict.fromkeys(wanted) if w in offered), *(o for o in offered if o not in wanted))
+
+
+def _authenticate(transport: paramiko.Transport, route: Route) -> None:
+    import paramiko
+
+    locked: list[Path] = []
+    tried = 0
+    for key in _offers(route, locked):
+        tried += 1
+        try:
+            if not transport.auth_publickey(route.user, key):
+                return
+        except paramiko.BadAuthenticationType as error:
+            raise _refused(route, f"takes only {', '.join(error.allowed_types)}") from error
+        except paramiko.AuthenticationException:
+            if not transport.is_active():
+                break
+            continue
+        raise _refused(route, "wants a second proof beside the key")
+    if locked:
+        fix = f"unlock it first: ssh-add {locked[0]}"
+        raise AuthenticationError(route.device, f"the key {locked[0]} is encrypted, and no agent holds it", fix)
+    raise _refused(
+        route, f"refused {'all ' if tried > 1 else ''}{tried} keys" if tried else "no key was found to offer"
+    )
+
+
+def _refused(route: Route, reason: str) -> AuthenticationError:
+    fix = (
+        f"copy your key there (ssh-copy-id {route.user}@{route.host}), or give another one with: ferry device add --key"
+    )
+    return AuthenticationError(route.device, f"account {route.user}: {reason}", fix)
+
+
+def _offers(route: Route, locked: list[Path]) -> Iterator[paramiko.PKey]:
+    """Yield the keys to offer; the agent's come first unless the user said which key to use."""
+    if not route.only_keys:
+        yield from _agent_keys()
+    for path in route.keys:
+        key = _load_key(route, path, locked)
+        if key is not None:
+            yield key
+    if route.only_keys and locked:
+        yield from _agent_keys(locked)
+
+
+def _agent_keys(only: Sequence[Path] | None = None) -> Iterator[paramiko.PKey]:
+    """Yield the keys of the running agent; with `only`, those whose public file lies beside these."""
+    import paramiko
+
+    with contextlib.suppress(paramiko.SSHException, OSError):
+        wanted = None if only is None else {_public_blob(path) for path in only}
+        agent: Any = paramiko.Agent()
+        try:
+            yield from (
+                key for key in agent.get_keys() if wanted is None or None in wanted or key.get_base64() in wanted
+            )
+        finally:
+            agent.close()
+
+
+def _public_blob(path: Path) -> str | None:
+    try:
+        return path.with_name(path.name + ".pub").read_text(encoding="utf-8").split()[1]
+    except (OSError, IndexError, UnicodeDecodeError):
+        return None
+
+
+def _load_key(route: Route, path: Path, locked: list[Path]) -> paramiko.PKey | None:
+    """Load one key file; an encrypted one is noted, and a missing one matters only if the user named it."""
+    import paramiko
+
+    if not path.is_file():
+        if route.only_keys:
+            raise AuthenticationError(route.device, f"there is no key file {path}", "check the path of --key")
+        return None
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.PasswordRequiredException, TypeError):
+        locked.append(path)
+        return None
+    except (paramiko.SSHException, paramiko.UnknownKeyType, ValueError, OSError) as error:
+        if _says_encrypted(error):
+            locked.append(path)
+        elif route.only_keys:
+            raise AuthenticationError(
+                route.device, f"{path} is no private key ({error})", "give the private key file"
+            ) from error
+        return None
+
+
+def _says_encrypted(error: Exception) -> bool:
+    return any(word in str(error).lower() for word in ("password", "encrypted", "passphrase"))

@@ -37,12 +37,14 @@ class SourceSpec:
         factory: The function in that file which returns the module; None for every other format.
         weights: The factory's weights: ``.pt``, ``.pth``, ``.th`` or ``.safetensors``.
         shapes: By input name, the shape it shall have; a first dimension of -1 is a dynamic batch.
+        hints: By input name, or by "" for the only input, the shape to take where nothing else tells it.
     """
 
     path: Path
     factory: str | None = None
     weights: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    hints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def parse(

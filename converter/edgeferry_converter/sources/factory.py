@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,9 +97,12 @@ def _examples(spec: SourceSpec, module: Any, given: Any) -> dict[str, Any]:
             raise UsageError("--shape", f"{name}={list(shape)} has a bad dimension", "only a batch may be -1, in front")
         dtype = named[name].dtype if name in named else torch.float32
         named[name] = _filled([abs(d) for d in shape], dtype)
-    for parameter in () if given is not None else plain:
-        if parameter.name not in named and parameter.default is parameter.empty:
+    needed = [p for p in plain if p.name not in named and p.default is p.empty and given is None]
+    for parameter in needed:
+        hint = spec.hints.get(parameter.name) or (spec.hints.get("") if len(needed) == 1 else None)
+        if not hint:
             raise UsageError(spec, f"the shape of the input {parameter.name!r} is unknown", _shape_hint(parameter.name))
+        named[parameter.name] = _filled(hint, torch.float32)
     order = [p.name for p in plain if p.name in named]
     return {name: named[name] for name in order or named}
 
@@ -108,7 +111,7 @@ def _shape_hint(name: str) -> str:
     return f"give --shape {name}=1,3,32,32 (its own numbers), or return (module, example inputs) from the factory"
 
 
-def _filled(shape: list[int], dtype: Any) -> Any:
+def _filled(shape: Sequence[int], dtype: Any) -> Any:
     """Return repeatable values: halves for floats, which no layer finds degenerate, else zeros."""
     import torch
 

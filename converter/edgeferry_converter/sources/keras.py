@@ -16,6 +16,12 @@ from edgeferry_converter.sources.tensors import unique, with_shapes
 from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnknownFormatError, UnsafeFileError, UsageError
 from edgeferry_runtime.tensors import TensorSpec
 
+PACKAGES = ("keras", "tf_keras", "tensorflow", "builtins")
+"""Where the objects that a file names may come from; objects of other packages are not registered here anyway."""
+
+OPERATIONS = ("math", "nn", "linalg", "image", "signal", "__operators__", "compat.v1.nn", "compat.v1.math")
+"""The parts of TensorFlow whose functions a ``TFOpLambda`` layer of Keras 2 may call: they only compute."""
+
 REFUSALS = (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, NotImplementedError, IndexError)
 """What Keras 3 raises on a file that Keras 2 wrote."""
 
@@ -69,9 +75,23 @@ def _read_h5_config(path: Path) -> Any:
 def _check_config(path: Path, config: Any) -> None:
     """Refuse what would bring code along, which Keras 2 would execute without asking."""
     for part in _objects(config):
-        if part.get("class_name") in ("Lambda", "__lambda__"):
-            reason = "has a Lambda layer: loading it would execute code from the file"
-            raise UnsafeFileError(path, reason, "replace Lambda by a layer of Keras, and save the model again")
+        code = _code_in(part)
+        if code:
+            fix = "replace it by layers of Keras, and save the model again"
+            raise UnsafeFileError(path, f"has {code}: loading it could execute code", fix)
+
+
+def _code_in(part: dict[str, Any]) -> str:
+    """Say what in one serialized object could execute code; empty where nothing can."""
+    kind, module = part.get("class_name"), part.get("module")
+    if kind in ("Lambda", "__lambda__"):
+        return "a Lambda layer"
+    if kind and isinstance(module, str) and module.partition(".")[0] not in PACKAGES:
+        return f"an object of the Python module {module}"
+    if kind == "TFOpLambda":
+        function = str(part.get("config", {}).get("function"))
+        return "" if function.rpartition(".")[0] in OPERATIONS else f"the TensorFlow function {function}"
+    return ""
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:

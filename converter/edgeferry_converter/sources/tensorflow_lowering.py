@@ -61,7 +61,7 @@ class TensorFlowSource:
         outputs: The names of what it gives, in order.
     """
 
-    lowers_to = ("tflite", "onnx")
+    lowers_to: tuple[str, ...] = ("tflite", "onnx")
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class TensorFlowSource:
         outputs: Sequence[str],
     ) -> None:
         self.path, self.format = origin
-        self.tools = versions("tensorflow", framework)
+        self.tools: Mapping[str, str] = versions("tensorflow", framework)
         self.framework = f"{framework} {self.tools[framework]}"
         self.inputs = inputs
         self._call = call
@@ -138,7 +138,7 @@ class TensorFlowSource:
         from edgeferry_converter.sources import onnx_graph
 
         tf2onnx = require(self.path, "keras", "tf2onnx")
-        self.tools |= versions("tf2onnx", "onnx")
+        self.tools = {**self.tools, **versions("tf2onnx", "onnx")}
         with foreign(self.path, "tf2onnx could not convert it"):
             model, _ = tf2onnx.convert.from_function(self._function, self._function.input_signature, opset=OPSET)
         return onnx_graph.finish(self.path, onnx_graph.rename(model, *self._names()))

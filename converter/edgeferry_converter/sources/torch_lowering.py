@@ -60,6 +60,11 @@ class Call:
             def __init__(self) -> None:
                 super().__init__()
                 self.module = call.module
+                self.training = False
+
+            def train(self, mode: bool = True) -> Any:
+                """Stay as the module is: ready for inference. Exported programs refuse to be asked."""
+                return self
 
             def forward(self, *tensors: Any) -> Any:
                 return tuple(named_outputs("module", call(tensors)).values())
@@ -101,13 +106,13 @@ class TorchSource:
     In TFLite every dynamic dimension is pinned: the batch to 1, others to the size that the examples have.
     """
 
-    lowers_to = ("tflite", "onnx")
+    lowers_to: tuple[str, ...] = ("tflite", "onnx")
 
     def __init__(
         self, origin: tuple[Path, str], call: Call, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]
     ) -> None:
         self.path, self.format = origin
-        self.tools = versions("torch")
+        self.tools: Mapping[str, str] = versions("torch")
         self.framework = f"torch {self.tools['torch']}"
         self.inputs, self.outputs = inputs, outputs
         self._call = call
@@ -129,12 +134,14 @@ class TorchSource:
         path.write_bytes(writers[to]())
 
     def _tflite(self) -> bytes:
+        import torch
+
         from edgeferry_converter.sources import signature
 
         litert_torch = require(self.path, "torch", "litert_torch")
-        self.tools |= versions("litert-torch")
-        with foreign(self.path, "litert-torch could not convert it"):
-            model: bytes = litert_torch.convert(self._call.flat().eval(), self._examples(batch=1)).model_content()
+        self.tools = {**self.tools, **versions("litert-torch")}
+        with foreign(self.path, "litert-torch could not convert it"), torch.no_grad():
+            model: bytes = litert_torch.convert(self._call.flat(), self._examples(batch=1)).model_content()
         inputs = {f"args_{i}": t.name for i, t in enumerate(self.inputs)}
         outputs = {f"output_{i}": t.name for i, t in enumerate(self.outputs)}
         return signature.rename(model, inputs, outputs)
@@ -143,13 +150,14 @@ class TorchSource:
         import torch
 
         require(self.path, "torch", "onnxscript")
-        self.tools |= versions("onnxscript", "onnx")
+        self.tools = {**self.tools, **versions("onnxscript", "onnx")}
         dynamic = tuple(
             {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(t.shape) if size < 0} for t in self.inputs
         )
-        with foreign(self.path, "torch.onnx could not export it", "give each size with --shape, or run again with -v"):
+        fix = "give each size with --shape, or run again with -v"
+        with foreign(self.path, "torch.onnx could not export it", fix), torch.no_grad():
             program = torch.onnx.export(
-                self._call.flat().eval(),
+                self._call.flat(),
                 self._examples(batch=2),
                 dynamo=True,
                 verbose=False,

@@ -52,6 +52,7 @@ class BenchOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        Delegate.parse(self.delegate)
         for name, least in (("num_runs", 1), ("warmup_runs", 1), ("min_secs", 0), ("max_secs", 0)):
             if not getattr(self, name) >= least:
                 option = f"--{name.replace('_', '-')}"

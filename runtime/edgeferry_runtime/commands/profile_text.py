@@ -1,0 +1,80 @@
+"""How a profile is shown to people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeferry_runtime.profile import Profile
+
+
+def profile_text(profile: Profile) -> str:
+    """Lay out a profile as a page of aligned facts."""
+    low, high = profile.median_ms_ci95
+    facts = {
+        "artifact": _artifact(profile.artifact),
+        "engine": f"{profile.engine['name']} {profile.engine['version']}, {profile.engine['delegate']}",
+        "machine": _machine(profile),
+        "": "",
+        "load": f"{duration(profile.init_ms)}, first inference {duration(profile.first_inference_ms)}",
+        "median": f"{duration(profile.median_ms)}  (95 % sure between {duration(low)} and {duration(high)})",
+        "p5 .. p95": f"{duration(profile.p5_ms)} .. {duration(profile.p95_ms)}",
+        "p90, p99": f"{duration(profile.p90_ms)}, {duration(profile.p99_ms)}",
+        "mean": f"{duration(profile.mean_ms)}, standard deviation {duration(profile.stddev_ms)}",
+        "min .. max": f"{duration(profile.min_ms)} .. {duration(profile.max_ms)}",
+        "runs": f"{profile.num_runs} after {profile.warmup_runs} to warm up",
+        "memory": f"{size(profile.rss_bytes)} resident, {size(profile.peak_rss_bytes)} at its peak",
+        "state": _state(profile.state_before, profile.state_after),
+    }
+    width = max(map(len, facts))
+    lines = [f"{key.ljust(width)}  {value}".rstrip() for key, value in facts.items()]
+    return "\n".join([*lines, *(f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings)])
+
+
+def duration(milliseconds: float) -> str:
+    """Write milliseconds with three digits, in the unit that fits."""
+    for limit, factor, unit in ((1.0, 1e3, "us"), (1e3, 1.0, "ms")):
+        if milliseconds < limit:
+            return f"{milliseconds * factor:.3g} {unit}"
+    return f"{milliseconds / 1e3:.4g} s"
+
+
+def size(count: float | None) -> str:
+    """Write bytes in the unit that fits, or that they are unknown."""
+    if count is None:
+        return "unknown"
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    return f"{count:.4g} GiB"
+
+
+def _artifact(artifact: Mapping[str, Any]) -> str:
+    words = [artifact["name"], artifact["format"], artifact["precision"], size(artifact["size_bytes"])]
+    bundle = f"bundle {artifact['bundle'][:12]}" if artifact["bundle"] else None
+    return ", ".join(word for word in (*words, bundle) if word)
+
+
+def _machine(profile: Profile) -> str:
+    facts = profile.machine
+    words = [facts.get("board"), facts.get("arch"), f"{facts.get('cores')} cores", f"Python {facts.get('python')}"]
+    where = "" if profile.device == "local" else f"{profile.device}: "
+    return where + ", ".join(word for word in words if word)
+
+
+def _state(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Show each reading, and how it changed."""
+    units = {"temperature_c": "°C", "frequency_mhz": "MHz", "governor": "", "load1": "load"}
+    words = []
+    for key, unit in units.items():
+        if key in before or key in after:
+            old, new = _reading(before.get(key)), _reading(after.get(key))
+            words.append(f"{old if old == new else f'{old} -> {new}'} {unit}".strip())
+    if "throttled" in after:
+        words.append(", ".join(after["throttled"]) or "not throttled")
+    return ", ".join(words) or "no sensors"
+
+
+def _reading(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, (int, float)) else str(value if value is not None else "?")

@@ -1,0 +1,110 @@
+"""``ferry run``: run a bundle or an artifact once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeferry_runtime.cli import resolve
+from edgeferry_runtime.commands.output import emit, json_option, say
+from edgeferry_runtime.commands.target import check_target
+from edgeferry_runtime.commands.tensors_text import outputs_json, outputs_text
+from edgeferry_runtime.errors import BundleError, MissingFileError, UsageError
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.tensors import Array, TensorSpec
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be run; the attributes are the command's options."""
+
+    target: Path
+    inputs: tuple[str, ...]
+    raw: bool
+    device: str | None
+    delegate: str | None
+
+
+@click.command("run")
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="An .npy, an .npz or a picture; once per input. Without it, the probe's first sample.",
+)
+@click.option("--raw", is_flag=True, help="Feed and print stored integers instead of real values.")
+@click.option("--device", metavar="NAME", help="Run on a device instead of here.")
+@click.option("--delegate", metavar="cpu[:THREADS]", help="Where to execute.  [default: cpu]")
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write the outputs there as well.")
+@json_option
+def run(top: int, output: Path | None, as_json: bool, **request: object) -> None:
+    """Run a bundle or artifact on an input.
+
+    TARGET is a bundle's folder, or a .tflite or .onnx file. Prints each output: its name, dtype, shape and values,
+    or the top classes where it is a distribution.
+    """
+    if output is not None:
+        _check_npz(output)
+    asked = Request(**request)  # type: ignore[arg-type]
+    labels, outputs = (_run_there if asked.device else _run_here)(asked)
+    if output is not None:
+        from edgeferry_runtime.arrays import save_arrays
+
+        save_arrays(output, outputs)
+    if as_json:
+        emit({"target": str(asked.target), "outputs": outputs_json(outputs, labels, top)})
+    else:
+        click.echo(outputs_text(outputs, labels, top))
+
+
+def _run_here(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
+    from edgeferry_runtime.engines import Delegate
+    from edgeferry_runtime.model import load
+
+    delegate = str(Delegate.parse(asked.delegate or "cpu"))
+    bundle = check_target(asked.target)
+    with load(asked.target, delegate=delegate) as model:
+        feeds = _feeds(asked, model.inputs, bundle)
+        return bundle.labels if bundle else (), model.run(feeds, raw=asked.raw)
+
+
+def _run_there(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
+    from edgeferry_runtime.bundle import Bundle
+
+    if asked.delegate:
+        raise UsageError("--delegate", "works on this machine only", "leave out --delegate or --device")
+    if asked.target.is_file():
+        raise BundleError(asked.target, "is no bundle, and only bundles go to a device", "make one with: ferry convert")
+    run_on_device = resolve("edgeferry_devices.running", "run_on_device")
+    bundle = Bundle.open(asked.target)
+    bundle.check()
+    feeds = _feeds(asked, bundle.manifest.inputs, bundle)
+    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw)
+
+
+def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:
+    """Make on this machine what the model is fed, pictures decoded."""
+    from edgeferry_runtime.input_files import read_feeds, stored
+
+    if asked.inputs:
+        return read_feeds(asked.inputs, specs, bundle.manifest.preprocess if bundle else None, raw=asked.raw)
+    if bundle is None:
+        raise UsageError(asked.target, "is a bare artifact, which has no probe", "give --input FILE")
+    say("no --input: running the first sample of the bundle's probe")
+    probe = next(bundle.probe().feeds())
+    return stored(probe, specs) if asked.raw else probe
+
+
+def _check_npz(path: Path) -> None:
+    if path.suffix != ".npz":
+        raise UsageError(f"--output {path}", "does not end in .npz", "name it so")
+    if not path.absolute().parent.is_dir():
+        raise MissingFileError(path.parent, "no such folder", "create it, or give another --output")

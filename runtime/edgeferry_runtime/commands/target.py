@@ -1,0 +1,34 @@
+"""What ``ferry run`` and ``ferry bench`` are given: a bundle, or a bare artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.guard import check_artifact, try_in_child
+
+
+def check_target(path: Path) -> Bundle | None:
+    """Make sure that a target is what it says before an engine of this process sees it.
+
+    A bundle is compared with its hashes; its artifact was run when it was made. A bare artifact is doubtful: it
+    is loaded and run in a child process first.
+
+    Args:
+        path: A bundle's folder, or an artifact.
+
+    Returns:
+        The bundle; None for a bare artifact.
+
+    Raises:
+        MissingFileError, BundleError: If there is none, or it was changed.
+        ArtifactError: If the artifact is unknown or damaged.
+        EngineError: If the engine refuses it or dies of it.
+    """
+    if path.is_dir():
+        bundle = Bundle.open(path)
+        bundle.check()
+        return bundle
+    check_artifact(path)
+    try_in_child(path)
+    return None

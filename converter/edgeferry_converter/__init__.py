@@ -1,1 +1,32 @@
-"""Placeholder."""
+"""Edgeferry's converter: makes verified bundles from trained models. Frameworks are imported when first needed."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    "ConversionPlan": "conversion",
+    "Recipe": "recipe",
+    "Step": "conversion",
+    "convert": "conversion",
+    "plan": "conversion",
+    "perform": "conversion",
+}
+
+if TYPE_CHECKING:
+    from edgeferry_converter.conversion import ConversionPlan, Step, convert, perform, plan
+    from edgeferry_converter.recipe import Recipe
+
+__all__ = ["ConversionPlan", "Recipe", "Step", "convert", "perform", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

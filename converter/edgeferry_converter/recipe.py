@@ -45,7 +45,7 @@ class Recipe:
         seed: Of the random samples.
         preprocess: How images become inputs.
         tolerance: Limits that replace the default ones of the precision; None keeps the default.
-        shape: Dimensions by input name, where the source does not fix them.
+        shape: Dimensions by input name, where the source does not fix them; -1 in front is a dynamic batch.
 
     Raises:
         UnknownNameError: For a value that is none of the valid ones.
@@ -193,13 +193,23 @@ def valid_name(name: object) -> bool:
     return all(c.isalnum() or c in "._-" for c in name)
 
 
+def plain_name(text: str) -> str:
+    """Make any text a name: what a name cannot hold becomes a dash."""
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in text).strip(".-")[:100]
+    return name or "model"
+
+
 def _dims(name: str, value: object) -> tuple[int, ...]:
-    ok = isinstance(value, (list, tuple)) and all(
-        isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in value
-    )
-    if not ok:
-        raise UsageError(f"--shape {name}", f"{value!r} is no shape", f"give positive sizes, such as {name}=1,3,32,32")
-    return tuple(value)  # type: ignore[arg-type]
+    dims = tuple(value) if isinstance(value, (list, tuple)) else ()
+    whole = all(isinstance(d, int) and not isinstance(d, bool) for d in dims)
+    if (
+        not isinstance(value, (list, tuple))
+        or not whole
+        or any(d < 1 and (i, d) != (0, -1) for i, d in enumerate(dims))
+    ):
+        fix = f"give positive sizes, such as {name}=1,3,32,32; only the batch in front may be -1"
+        raise UsageError(f"--shape {name}", f"{value!r} is no shape", fix)
+    return dims
 
 
 def _check_tolerance(tolerance: Tolerance) -> None:

@@ -18,6 +18,7 @@ class Job:
         precision: ``fp16``, ``dynamic`` or ``int8``.
         io_dtype: ``float32`` or ``int8``: the dtype of float inputs and outputs afterwards.
         samples: What ``int8`` takes the ranges of activations from.
+        name: What errors call it; without it the path.
     """
 
     source: Path
@@ -25,6 +26,12 @@ class Job:
     precision: str
     io_dtype: str = "float32"
     samples: Samples | None = None
+    name: str = ""
+
+    @property
+    def subject(self) -> str:
+        """What errors call the artifact."""
+        return self.name or str(self.source)
 
 
 def quantize(to: str, job: Job) -> dict[str, str]:

@@ -36,15 +36,15 @@ def quantize_onnx(job: Job) -> dict[str, str]:
     """
     onnx = require("ONNX quantization", "quantize", "onnx")
     require("ONNX quantization", "quantize", "onnxruntime.quantization")
-    with foreign(job.source, "onnx could not read it"):
+    with foreign(job.subject, "onnx could not read it"):
         model = onnx.load(str(job.source))
     _refuse_quantized(job, model)
     borders = _borders(model)
     with tempfile.TemporaryDirectory(prefix="edgeferry-onnx-") as folder:
         float_file, file = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
-        with foreign(job.source, "it could not be prepared for quantization", "use --quantize none"):
+        with foreign(job.subject, "it could not be prepared for quantization", "use --quantize none"):
             prepare(model, float_file)
-        with foreign(job.source, "the quantizer refused it", "use another --quantize, or --quantize none"):
+        with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
             _run(job, float_file, file)
             quantized = onnx.load(str(file))
     _finish(job, quantized, borders)
@@ -64,15 +64,15 @@ def _run(job: Job, source: Path, target: Path) -> None:
 
 
 def _finish(job: Job, model: Any, borders: list[tuple[str, list[Any], int]]) -> None:
-    if not any(_is_quantizing(node) for graph in graphs(model.graph) for node in graph.node):
-        if job.precision != "fp16" or not _has_float16(model):
-            raise ConversionError(job.source, "has no operator that the quantizer supports", "use --quantize none")
+    quantized = any(_is_quantizing(node) for graph in graphs(model.graph) for node in graph.node)
+    if not quantized and not (job.precision == "fp16" and _has_float16(model)):
+        raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
     if job.io_dtype == "int8":
-        strip_borders(job.source, model)
+        strip_borders(job.subject, model)
     _drop_unused_domains(model)
     after = _borders(model)
     if [(name, shape) for name, shape, _ in borders] != [(name, shape) for name, shape, _ in after]:
-        raise ConversionError(job.source, "quantization changed its inputs or outputs", "use --quantize none")
+        raise ConversionError(job.subject, "quantization changed its inputs or outputs", "use --quantize none")
 
 
 def _borders(model: Any) -> list[tuple[str, list[Any], int]]:
@@ -101,7 +101,7 @@ def _refuse_quantized(job: Job, model: Any) -> None:
     found = found or ("float16 weights" if _has_float16(model) else None)
     if found:
         fix = "give the float model, or use --quantize none to carry this one as it is"
-        raise ConversionError(job.source, f"is quantized already: it has {found}", fix)
+        raise ConversionError(job.subject, f"is quantized already: it has {found}", fix)
 
 
 class _Reader:

@@ -7,7 +7,6 @@ What they knew goes into the model's metadata, under "edgeferry.quantization", a
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from edgeferry_runtime.errors import ConversionError
@@ -15,7 +14,7 @@ from edgeferry_runtime.errors import ConversionError
 METADATA_KEY = "edgeferry.quantization"
 
 
-def strip_borders(subject: Path, model: Any) -> None:
+def strip_borders(subject: object, model: Any) -> None:
     """Make each float input and output of a QDQ model an int8 one, in place.
 
     Raises:

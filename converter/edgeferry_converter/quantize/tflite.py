@@ -31,7 +31,7 @@ def quantize_tflite(job: Job) -> dict[str, str]:
     require("TFLite quantization", "quantize", "ai_edge_quantizer")
     from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
 
-    with foreign(job.source, "the quantizer could not read it"):
+    with foreign(job.subject, "the quantizer could not read it"):
         content = bytes(job.source.read_bytes())
         model = flatbuffers.read_model_from_bytearray(content)
     _refuse_quantized(job, model)
@@ -39,12 +39,12 @@ def quantize_tflite(job: Job) -> dict[str, str]:
     model.signatureDefs = model.signatureDefs or []  # the quantizer fails where the list is absent
     if make_names_unique(model) or unsigned:
         content = bytes(flatbuffers.convert_object_to_bytearray(model))
-    ranges = true_ranges(job.source, content, job.samples) if job.samples is not None else None
-    with foreign(job.source, "the quantizer refused it", "use another --quantize, or --quantize none"):
+    ranges = true_ranges(job.subject, content, job.samples) if job.samples is not None else None
+    with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
         quantized = flatbuffers.read_model_from_bytearray(_run(content, job, ranges))
     original = flatbuffers.read_model_from_bytearray(content)
     if not any(_is_quantized(tensor) or tensor.type == FLOAT16 for tensor in _tensors(quantized)):
-        raise ConversionError(job.source, "has no operator that the quantizer supports", "use --quantize none")
+        raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
     restore_borders(original, quantized)
     _check_borders(job, original, quantized)
     job.target.write_bytes(flatbuffers.convert_object_to_bytearray(quantized))
@@ -95,7 +95,7 @@ def _refuse_quantized(job: Job, model: Any) -> None:
         if half or _is_quantized(tensor):
             what = "float16 weights" if half else "quantized tensors"
             raise ConversionError(
-                job.source,
+                job.subject,
                 f"is quantized already: it has {what}, such as {_text(tensor.name)!r}",
                 "give the float model, or use --quantize none to carry this one as it is",
             )
@@ -167,14 +167,14 @@ def _check_borders(job: Job, original: Any, quantized: Any) -> None:
         name = _text(before.name)
         if list(before.shape) != list(after.shape):
             reason = f"quantization changed the shape of {name!r} from {list(before.shape)} to {list(after.shape)}"
-            raise ConversionError(job.source, reason, "use --quantize dynamic or none")
+            raise ConversionError(job.subject, reason, "use --quantize dynamic or none")
     main_before, main_after = _borders_of_first(original), _borders_of_first(quantized)
     for before, after in zip(main_before, main_after, strict=True):
         wanted = INT8 if job.io_dtype == "int8" and before.type == FLOAT32 else before.type
         if after.type != wanted:
             kept = f"the quantizer left {_text(before.name)!r} in another dtype than {job.io_dtype}"
             other = "float32" if job.io_dtype == "int8" else "int8"
-            raise ConversionError(job.source, kept, f"use --io-dtype {other}, or --quantize dynamic")
+            raise ConversionError(job.subject, kept, f"use --io-dtype {other}, or --quantize dynamic")
 
 
 def _borders_of_first(model: Any) -> list[Any]:

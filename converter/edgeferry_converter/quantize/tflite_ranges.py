@@ -7,7 +7,6 @@ but real. Here every value counts, and one tensor at a time is in memory.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ LIMIT = 3e38
 Ranges = dict[str, dict[str, Any]]
 
 
-def true_ranges(subject: Path, content: bytes, samples: Iterable[Mapping[str, Array]]) -> Ranges:
+def true_ranges(subject: object, content: bytes, samples: Iterable[Mapping[str, Array]]) -> Ranges:
     """Run a float model over all samples and keep the extremes of every activation.
 
     Args:

@@ -1,0 +1,129 @@
+"""The command ``ferry convert``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeferry_converter.conversion import Step, perform, plan
+from edgeferry_converter.quiet import loud
+from edgeferry_converter.recipe import FORMATS, IO_DTYPES, PRECISIONS, Recipe
+from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.commands.output import emit, json_option, say, table
+from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.numerics import Tolerance
+
+TOLERANCE = tuple(f.name for f in fields(Tolerance))
+
+
+@click.command()
+@click.argument("source")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
+@click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="TOML file; flags replace what it says.")
+@click.option("--to", metavar="|".join(FORMATS), help="Format of the artifact. [default: tflite]")
+@click.option("--quantize", metavar="|".join(PRECISIONS), help="Precision of the artifact. [default: none]")
+@click.option("--calibrate", metavar="DATA", type=click.Path(path_type=Path), help="Typical samples, for int8.")
+@click.option("--io-dtype", metavar="|".join(IO_DTYPES), help="Inputs and outputs of int8. [default: float32]")
+@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="Weights for FILE.py:FACTORY.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Shape of one input; may be repeated.")
+@click.option("--probe", metavar="DATA", type=click.Path(path_type=Path), help="Samples to verify with.")
+@click.option("--samples", type=int, help="Most samples to verify with. [default: 32]")
+@click.option("--seed", type=int, help="Seed of random samples. [default: 0]")
+@click.option("--labels", metavar="FILE", type=click.Path(path_type=Path), help="Text file, one class name a line.")
+@click.option("--name", help="Name of the bundle. [default: the folder's]")
+@click.option("--max-abs", type=float, help="Largest absolute error that passes.")
+@click.option("--min-cosine", type=float, help="Lowest cosine similarity that passes.")
+@click.option("--min-snr-db", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
+@click.option("--min-top1", type=float, help="Lowest top-1 agreement that passes, 0 to 1.")
+@click.option("-v", "--verbose", is_flag=True, help="Show what the frameworks say.")
+@json_option
+def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, as_json: bool, **flags: Any) -> None:
+    """Make a verified bundle from a trained model.
+
+    SOURCE is a .keras, .h5 or .hdf5 file, a SavedModel folder, a .pt2 file, FILE.py:FACTORY with --weights, or an
+    .onnx or .tflite file. DATA is an .npz with the input names, an .npy for the only input, a folder of .npy files,
+    or a folder of images, which the recipe's [preprocess] turns into inputs.
+    """
+    recipe = _recipe(recipe_file, flags)
+    begin = time.perf_counter()
+    with loud() if verbose else contextlib.nullcontext(), _progress(verbose) as show:
+        bundle = perform(plan(source, output, recipe), show)
+    if as_json:
+        emit({"bundle": str(bundle.path), **bundle.manifest.to_dict(), "seconds": time.perf_counter() - begin})
+    else:
+        _report(bundle)
+
+
+def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
+    """Read the recipe's file, and let flags replace what it says."""
+    recipe = Recipe.from_toml(file) if file else Recipe()
+    given = {key: value for key, value in flags.items() if value not in (None, ())}
+    limits = {key: given.pop(key) for key in TOLERANCE if key in given}
+    if "shape" in given:
+        given["shape"] = {**recipe.shape, **dict(_shape(text) for text in given["shape"])}
+    return replace(recipe, tolerance=replace(recipe.tolerance, **limits), **given)
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, dims = text.rpartition("=")
+    try:
+        sizes = tuple(int(size) for size in dims.replace("x", ",").split(",")) if dims else ()
+    except ValueError:
+        equals = ""
+        sizes = ()
+    if not equals or not name:
+        raise UsageError(f"--shape {text}", "is not NAME=SIZES", "write it as --shape image=1,3,32,32")
+    return name, sizes
+
+
+@contextlib.contextmanager
+def _progress(verbose: bool) -> Iterator[Any]:
+    """Show each step on stderr, with the time that it took; a step that fails ends its line."""
+    running: list[str] = []
+
+    def show(step: Step) -> None:
+        if step.seconds is None:
+            running.append(step.name)
+            click.echo(f"{step.name} ... ", err=True, nl=verbose)
+        else:
+            running.clear()
+            say(f"{step.seconds:.1f} s")
+
+    try:
+        yield show
+    finally:
+        if running:
+            say("stopped")
+
+
+def _report(bundle: Bundle) -> None:
+    manifest = bundle.manifest
+    rows = [("output", "max abs", "mean abs", "cosine", "SNR dB", "top-1")]
+    rows += [
+        (
+            error["name"],
+            _figure(error["max_abs"], ".3g"),
+            _figure(error["mean_abs"], ".3g"),
+            _figure(error["cosine"], ".6f"),
+            _figure(error["snr_db"], ".1f", "inf"),
+            _figure(error["top1"], ".4f"),
+        )
+        for error in manifest.verification["outputs"]
+    ]
+    click.echo(table(rows))
+    size, whole = bundle.artifact.stat().st_size, manifest.verification["float_bytes"]
+    click.echo(f"\n{manifest.artifact}: {size:,} B, {size / whole:.0%} of the float artifact's {whole:,} B")
+    if "note" in manifest.verification:
+        click.echo(f"verified with {manifest.verification['note']}")
+    click.echo(f"bundle {bundle.id[:12]} lies in {bundle.path}")
+    click.echo(f"next: ferry bench {bundle.path}, or ferry push {bundle.path} DEVICE")
+
+
+def _figure(value: float | None, form: str, absent: str = "") -> str:
+    return absent if value is None else format(value, form)

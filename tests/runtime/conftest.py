@@ -1,0 +1,91 @@
+"""Tiny models on disk, alone and in bundles."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeferry_runtime.bundle import LABELS, PROBE, Bundle, Manifest, Probe, write_bundle
+from edgeferry_runtime.model import load
+
+
+def _tiny_models() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tiny_models", Path(__file__).with_name("tiny_models.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """The module that builds the models."""
+    return _tiny_models()
+
+
+@pytest.fixture(scope="session")
+def artifacts(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Every tiny model as a file, by ``kind.format``."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    files = {
+        "double.tflite": tiny.tflite_double(),
+        "batch.tflite": tiny.tflite_double(dynamic=True),
+        "int8.tflite": tiny.tflite_logistic_int8(),
+        "pair.tflite": tiny.tflite_pair(),
+        "dense.tflite": tiny.tflite_dense(16, 2),
+        "double.onnx": tiny.onnx_double(),
+        "batch.onnx": tiny.onnx_double(dynamic=True),
+        "int8.onnx": tiny.onnx_identity_int8(),
+        "pair.onnx": tiny.onnx_pair(),
+        "dense.onnx": tiny.onnx_dense(16, 2),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return {name: folder / name for name in files}
+
+
+@pytest.fixture
+def make_bundle(artifacts: dict[str, Path], tmp_path: Path) -> Callable[..., Bundle]:
+    """Make a bundle of a tiny model, whose probe is what the model itself answers.
+
+    Keyword arguments change the manifest; `order` names the inputs and outputs as the source had them.
+    """
+
+    def make(kind: str, labels: tuple[str, ...] = (), order: Any = None, **manifest: Any) -> Bundle:
+        artifact = artifacts[kind]
+        with load(artifact) as model:
+            feeds = [{s.name: np.full(s.shape, i, np.float32) for s in model.inputs} for i in (1, 2)]
+            answers = [model.run(feed) for feed in feeds]
+            inputs = {s.name: s for s in model.inputs}
+            outputs = {s.name: s for s in model.outputs}
+        names = order or (list(inputs), list(outputs))
+        probe = Probe(
+            {name: np.stack([feed[name] for feed in feeds]) for name in inputs},
+            {name: np.stack([answer[name] for answer in answers]) for name in outputs},
+        )
+        described = Manifest(
+            name="tiny",
+            artifact=f"model{artifact.suffix}",
+            format=artifact.suffix[1:],
+            precision="none",
+            inputs=tuple(inputs[name] for name in names[0]),
+            outputs=tuple(outputs[name] for name in names[1]),
+            source={"name": "tiny"},
+            **manifest,
+        )
+
+        def fill(folder: Path) -> None:
+            (folder / described.artifact).write_bytes(artifact.read_bytes())
+            probe.save(folder / PROBE)
+            if labels:
+                (folder / LABELS).write_text("\n".join(labels) + "\n")
+
+        return write_bundle(tmp_path / "bundle", described, fill)
+
+    return make

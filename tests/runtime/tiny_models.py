@@ -1,0 +1,198 @@
+"""Tiny models, written field by field without a training framework. Each function returns a file's bytes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+SCALE, ZERO_POINT = 0.05, 3
+DTYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+
+
+class Graph:
+    """A TFLite file with one subgraph, built up tensor by tensor."""
+
+    def __init__(self) -> None:
+        self.subgraph = schema.SubGraphT()
+        self.subgraph.tensors, self.subgraph.operators = [], []
+        self.codes: list[schema.OperatorCodeT] = []
+        self.buffers = [schema.BufferT()]
+
+    def tensor(self, name, shape, dtype="float32", data=None, quantization=None, signature=None) -> int:
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = name, list(shape), DTYPES[dtype], 0
+        tensor.shapeSignature = signature
+        if data is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)
+            tensor.buffer = len(self.buffers)
+            self.buffers.append(buffer)
+        if quantization:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale, tensor.quantization.zeroPoint = [quantization[0]], [quantization[1]]
+        self.subgraph.tensors.append(tensor)
+        return len(self.subgraph.tensors) - 1
+
+    def operator(self, kind, inputs, outputs, options_type=0, options=None, custom=None) -> None:
+        code = schema.OperatorCodeT()
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = kind, min(kind, 127), 1
+        code.customCode = custom
+        self.codes.append(code)
+        operator = schema.OperatorT()
+        operator.opcodeIndex = len(self.codes) - 1
+        operator.inputs, operator.outputs = list(inputs), list(outputs)
+        operator.builtinOptionsType, operator.builtinOptions = options_type, options
+        self.subgraph.operators.append(operator)
+
+    def file(self, inputs, outputs, signature=None) -> bytes:
+        self.subgraph.inputs, self.subgraph.outputs = list(inputs), list(outputs)
+        model = schema.ModelT()
+        model.version, model.subgraphs, model.description = 3, [self.subgraph], "tiny"
+        model.operatorCodes, model.buffers = self.codes, self.buffers
+        if signature:
+            model.signatureDefs = [_signature(*signature)]
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def _signature(inputs: dict[str, int], outputs: dict[str, int]) -> schema.SignatureDefT:
+    found = schema.SignatureDefT()
+    found.signatureKey, found.subgraphIndex = "serving_default", 0
+    found.inputs, found.outputs = [], []
+    for side, names in ((found.inputs, inputs), (found.outputs, outputs)):
+        for name, index in names.items():
+            entry = schema.TensorMapT()
+            entry.name, entry.tensorIndex = name, index
+            side.append(entry)
+    return found
+
+
+def _binary(graph: Graph, kind: str, a: int, b: int, out: int) -> None:
+    operator, options_type, options = {
+        "add": (schema.BuiltinOperator.ADD, schema.BuiltinOptions.AddOptions, schema.AddOptionsT),
+        "sub": (schema.BuiltinOperator.SUB, schema.BuiltinOptions.SubOptions, schema.SubOptionsT),
+    }[kind]
+    graph.operator(operator, (a, b), (out,), options_type, options())
+
+
+def tflite_double(dynamic: bool = False) -> bytes:
+    """``y = x + x`` of float32 [1, 4], or [?, 4]."""
+    graph = Graph()
+    signature = [-1, 4] if dynamic else None
+    x = graph.tensor("x", (1, 4), signature=signature)
+    y = graph.tensor("y", (1, 4), signature=signature)
+    _binary(graph, "add", x, x, y)
+    return graph.file((x,), (y,))
+
+
+def tflite_logistic_int8() -> bytes:
+    """``y = sigmoid(x)``, int8 [1, 4] in and out."""
+    graph = Graph()
+    x = graph.tensor("x", (1, 4), "int8", quantization=(SCALE, ZERO_POINT))
+    y = graph.tensor("y", (1, 4), "int8", quantization=(1 / 256, -128))
+    graph.operator(schema.BuiltinOperator.LOGISTIC, (x,), (y,))
+    return graph.file((x,), (y,))
+
+
+def tflite_pair() -> bytes:
+    """``total = b + a`` and ``gap = b - a``, whose signature sorts what the source had as (b, a) and (total, gap)."""
+    graph = Graph()
+    b, a, total, gap = (graph.tensor(f"t_{name}:0", (2, 3)) for name in ("b", "a", "total", "gap"))
+    _binary(graph, "add", b, a, total)
+    _binary(graph, "sub", b, a, gap)
+    return graph.file((b, a), (total, gap), ({"a": a, "b": b}, {"gap": gap, "total": total}))
+
+
+def tflite_dense(width: int, layers: int) -> bytes:
+    """`layers` square dense layers of `width`: some microseconds of work."""
+    graph = Graph()
+    weights = np.random.default_rng(0).normal(0, 1 / width, (width, width)).astype(np.float32)
+    first = last = graph.tensor("x", (1, width))
+    for i in range(layers):
+        constant = graph.tensor(f"w{i}", (width, width), data=weights)
+        bias = graph.tensor(f"b{i}", (width,), data=np.zeros(width, np.float32))
+        out = graph.tensor("y" if i == layers - 1 else f"h{i}", (1, width))
+        kind = schema.BuiltinOptions.FullyConnectedOptions
+        options = schema.FullyConnectedOptionsT()
+        graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, (last, constant, bias), (out,), kind, options)
+        last = out
+    return graph.file((first,), (last,))
+
+
+def tflite_custom(name: str) -> bytes:
+    """A model of one operator that no engine has."""
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    graph.operator(schema.BuiltinOperator.CUSTOM, (x,), (y,), custom=name)
+    return graph.file((x,), (y,))
+
+
+def _onnx(nodes, inputs, outputs, constants=(), metadata=None) -> bytes:
+    import onnx
+
+    graph = onnx.helper.make_graph(nodes, "tiny", inputs, outputs, list(constants))
+    model = onnx.helper.make_model(graph, ir_version=9, opset_imports=[onnx.helper.make_opsetid("", 18)])
+    onnx.helper.set_model_props(model, metadata or {})
+    return model.SerializeToString()
+
+
+def _value(name, shape, kind="FLOAT"):
+    import onnx
+
+    return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
+
+
+def onnx_double(dynamic: bool = False) -> bytes:
+    """``y = x + x`` of float32 [1, 4], or [?, 4]."""
+    import onnx
+
+    shape = ["n", 4] if dynamic else [1, 4]
+    node = onnx.helper.make_node("Add", ["x", "x"], ["y"])
+    return _onnx([node], [_value("x", shape)], [_value("y", shape)])
+
+
+def onnx_identity_int8() -> bytes:
+    """``y = x``, int8 [1, 4] whose metadata tells the scale."""
+    import onnx
+
+    one = {"scale": [SCALE], "zero_point": [ZERO_POINT], "axis": None}
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    metadata = {"edgeferry.quantization": json.dumps({"x": one, "y": one})}
+    return _onnx([node], [_value("x", [1, 4], "INT8")], [_value("y", [1, 4], "INT8")], metadata=metadata)
+
+
+def onnx_pair() -> bytes:
+    """``total = b + a`` and ``gap = b - a``."""
+    import onnx
+
+    nodes = [onnx.helper.make_node(op, ["b", "a"], [out]) for op, out in (("Add", "total"), ("Sub", "gap"))]
+    sides = ([_value(name, [2, 3]) for name in names] for names in (("b", "a"), ("total", "gap")))
+    return _onnx(nodes, *sides)
+
+
+def onnx_dense(width: int, layers: int) -> bytes:
+    """`layers` square dense layers of `width`: some microseconds of work."""
+    import onnx
+
+    weights = np.random.default_rng(0).normal(0, 1 / width, (width, width)).astype(np.float32)
+    names = ["x", *(f"h{i}" for i in range(layers - 1)), "y"]
+    nodes = [onnx.helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
+    constant = onnx.numpy_helper.from_array(weights, "w")
+    return _onnx(nodes, [_value("x", [1, width])], [_value("y", [1, width])], [constant])
+
+
+def onnx_external(location: str, offset: int = 0, length: int = 16) -> bytes:
+    """``y = x + w``, whose weights lie in another file."""
+    import onnx
+
+    constant = onnx.TensorProto(name="w", data_type=onnx.TensorProto.FLOAT, dims=[4])
+    constant.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        constant.external_data.add(key=key, value=str(value))
+    node = onnx.helper.make_node("Add", ["x", "w"], ["y"])
+    return _onnx([node], [_value("x", [1, 4])], [_value("y", [1, 4])], [constant])

@@ -61,8 +61,10 @@ def parse_address(text: str) -> Address:
 
 def _split_port(place: str) -> tuple[str, str]:
     if place.startswith("["):
-        host, _, rest = place[1:].partition("]")
-        return (host, rest[1:]) if rest.startswith(":") and len(rest) > 1 else (host if not rest else "", "")
+        host, bracket, rest = place[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            return "", ""
+        return host, (rest[1:] or "?") if rest else ""
     if place.count(":") == 1:
         host, _, port = place.partition(":")
         return host, port or "?"

@@ -153,6 +153,8 @@ def _start(sock: socket.socket, limits: Deadlines, kinds: Sequence[str]) -> para
     options.ciphers = _first(FAST_CIPHERS, options.ciphers)
     try:
         transport.start_client(timeout=limits.banner)
+        if not transport.initial_kex_done:  # it returns without a word when the time is up
+            raise TimeoutError
     except BaseException:
         transport.close()
         raise

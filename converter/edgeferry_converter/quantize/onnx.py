@@ -14,7 +14,7 @@ from typing import Any
 
 from edgeferry_converter.data import Samples
 from edgeferry_converter.quantize import Job
-from edgeferry_converter.quantize.onnx_borders import strip_borders
+from edgeferry_converter.quantize.onnx_borders import make_borders_int8
 from edgeferry_converter.quantize.onnx_prepare import graphs, prepare
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_runtime.errors import ConversionError, DataError
@@ -47,6 +47,8 @@ def quantize_onnx(job: Job) -> dict[str, str]:
         with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
             _run(job, float_file, file)
             quantized = onnx.load(str(file))
+            if job.io_dtype == "int8" and job.samples is not None:
+                make_borders_int8(quantized, _border_ranges(float_file, job.samples))
     _finish(job, quantized, borders)
     job.target.write_bytes(quantized.SerializeToString(deterministic=True))
     return {"onnxruntime": version("onnxruntime"), "onnx": version("onnx")}
@@ -67,8 +69,6 @@ def _finish(job: Job, model: Any, borders: list[tuple[str, list[Any], int]]) -> 
     quantized = any(_is_quantizing(node) for graph in graphs(model.graph) for node in graph.node)
     if not quantized and not (job.precision == "fp16" and _has_float16(model)):
         raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
-    if job.io_dtype == "int8":
-        strip_borders(job.subject, model)
     _drop_unused_domains(model)
     after = _borders(model)
     if [(name, shape) for name, shape, _ in borders] != [(name, shape) for name, shape, _ in after]:
@@ -143,6 +143,21 @@ def _quantize_dynamic(source: Path, target: Path) -> None:
         per_channel=True,
         weight_type=quantization.QuantType.QInt8,
     )
+
+
+def _border_ranges(path: Path, samples: Samples) -> dict[str, tuple[float, float]]:
+    """Run a float model over all samples and return the extremes of its inputs and outputs."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_outputs()]
+    ranges: dict[str, tuple[float, float]] = {}
+    for sample in samples:
+        values = {**sample, **dict(zip(names, session.run(names, dict(sample)), strict=True))}
+        for name, value in values.items():
+            low, high = ranges.get(name, (0.0, 0.0))
+            ranges[name] = min(low, float(value.min(initial=0))), max(high, float(value.max(initial=0)))
+    return ranges
 
 
 def _store_weights_as_float16(source: Path, target: Path) -> None:

@@ -1,41 +1,67 @@
 """Integer inputs and outputs for a QDQ model: the outermost quantize and dequantize nodes go away.
 
-What they knew goes into the model's metadata, under "edgeferry.quantization", as JSON: for each tensor name its
+Where an input or output was left in float, because its operator has no integer form, one such node comes in. What
+the nodes knew goes into the model's metadata, under "edgeferry.quantization", as JSON: for each tensor name its
 ``scale``, ``zero_point`` and ``axis``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
-
-from edgeferry_runtime.errors import ConversionError
 
 METADATA_KEY = "edgeferry.quantization"
 
 
-def strip_borders(subject: object, model: Any) -> None:
+def make_borders_int8(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
     """Make each float input and output of a QDQ model an int8 one, in place.
 
-    Raises:
-        ConversionError: If one of them is not quantized.
+    Args:
+        model: The model.
+        ranges: The lowest and highest value of each float input and output.
     """
     from onnx import TensorProto
 
     graph = model.graph
     found: dict[str, dict[str, Any]] = {}
-    for values, strip in ((graph.input, _strip_input), (graph.output, _strip_output)):
+    steps = ((graph.input, _strip_input, _dequantize_input), (graph.output, _strip_output, _quantize_output))
+    for values, strip, add in steps:
         for value in values:
-            if value.type.tensor_type.elem_type != TensorProto.FLOAT:
-                continue
-            parameters = strip(graph, value.name)
-            if parameters is None:
-                reason = f"the quantizer left {value.name!r} in float32"
-                raise ConversionError(subject, reason, "use --io-dtype float32")
-            found[value.name] = parameters
-            value.type.tensor_type.elem_type = TensorProto.INT8
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                found[value.name] = strip(graph, value.name) or add(graph, value.name, ranges[value.name])
+                value.type.tensor_type.elem_type = TensorProto.INT8
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(found, sort_keys=True)
+
+
+def _dequantize_input(graph: Any, name: str, extremes: tuple[float, float]) -> dict[str, Any]:
+    real = f"{name}_real"
+    _rename_uses(graph, name, real)
+    graph.node.insert(0, _node(graph, "DequantizeLinear", (name, real), extremes))
+    return _parameters(graph, graph.node[0])
+
+
+def _quantize_output(graph: Any, name: str, extremes: tuple[float, float]) -> dict[str, Any]:
+    real = f"{name}_real"
+    _rename_uses(graph, name, real)
+    _rename_product(graph, name, real)
+    graph.node.append(_node(graph, "QuantizeLinear", (real, name), extremes))
+    return _parameters(graph, graph.node[-1])
+
+
+def _node(graph: Any, kind: str, tensors: tuple[str, str], extremes: tuple[float, float]) -> Any:
+    """Make a node between two tensors, whose 256 steps reach over the extremes and zero."""
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    low, high = min(0.0, extremes[0]), max(0.0, extremes[1])
+    scale = (high - low) / 255 or 1.0
+    names = (f"{tensors[0]}_{kind}_scale", f"{tensors[0]}_{kind}_zero_point")
+    zero_point = np.int8(np.clip(round(-128 - low / scale), -128, 127))
+    graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), names[0]))
+    graph.initializer.append(numpy_helper.from_array(np.array(zero_point), names[1]))
+    return helper.make_node(kind, [tensors[0], *names], [tensors[1]], f"{tensors[0]}_{kind}")
 
 
 def _strip_input(graph: Any, name: str) -> dict[str, Any] | None:
@@ -63,10 +89,7 @@ def _strip_output(graph: Any, name: str) -> dict[str, Any] | None:
     _rename_uses(graph, name, real)
     node.output[0] = real
     _rename_uses(graph, stored, name)
-    for other in graph.node:
-        for i, output in enumerate(other.output):
-            if output == stored:
-                other.output[i] = name
+    _rename_product(graph, stored, name)
     if not used:
         graph.node.remove(node)
     return parameters
@@ -77,6 +100,13 @@ def _rename_uses(graph: Any, old: str, new: str) -> None:
         for i, name in enumerate(node.input):
             if name == old:
                 node.input[i] = new
+
+
+def _rename_product(graph: Any, old: str, new: str) -> None:
+    for node in graph.node:
+        for i, name in enumerate(node.output):
+            if name == old:
+                node.output[i] = new
 
 
 def _parameters(graph: Any, node: Any) -> dict[str, Any]:

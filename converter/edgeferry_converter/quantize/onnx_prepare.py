@@ -40,6 +40,7 @@ def prepare(model: Any, target: Path) -> None:
     if [v.name for v in prepared.graph.output] != [v.name for v in model.graph.output]:
         prepared = onnx.shape_inference.infer_shapes(model)
     _biases_are_vectors(prepared.graph)
+    _forget_shapes_of_weights(prepared.graph)
     onnx.save(prepared, str(target))
 
 
@@ -67,6 +68,14 @@ def _biases_are_vectors(graph: Any) -> None:
                 graph.initializer.append(weights[name])
             node.input[2] = name
     _drop_unused_weights(graph)
+
+
+def _forget_shapes_of_weights(graph: Any) -> None:
+    """Leave a weight's shape to the weight: the quantizer transposes some, and trips over the shape of before."""
+    weights = {tensor.name for tensor in graph.initializer}
+    kept = [value for value in graph.value_info if value.name not in weights]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
 
 
 def _drop_unused_weights(graph: Any) -> None:

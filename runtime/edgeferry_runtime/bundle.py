@@ -72,10 +72,12 @@ class Probe:
         Raises:
             BundleError: If the file is damaged.
         """
+        from zipfile import BadZipFile
+
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
                 found = {key: data[key] for key in data.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
+        except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile) as error:
             raise BundleError(path, f"cannot be read ({error})", "convert the source again") from error
         split: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
         for key, values in found.items():

@@ -45,8 +45,10 @@ def decoder(spec: TensorSpec) -> Decode | None:
     scale, zero_point = _constants(quantization)
 
     def dequantize(stored: Array) -> Array:
-        real = np.subtract(stored, zero_point, dtype=FLOAT32)
-        return np.multiply(real, scale, out=real)
+        real: Array = stored.astype(FLOAT32)
+        real -= zero_point
+        real *= scale
+        return real
 
     return dequantize
 
@@ -65,9 +67,9 @@ def quantizer(spec: TensorSpec, quantization: Quantization) -> Encode:
     low, high = (np.array(limit, FLOAT32) for limit in (np.iinfo(dtype).min, np.iinfo(dtype).max))
 
     def quantize(real: Array) -> Array:
-        steps = np.divide(real, scale)
-        np.rint(steps, out=steps)
-        np.add(steps, zero_point, out=steps)
+        steps: Array = real / scale
+        np.rint(steps, steps)
+        steps += zero_point
         np.maximum(steps, low, out=steps)
         np.minimum(steps, high, out=steps)
         if not np.vdot(steps, steps) >= 0:

@@ -90,21 +90,20 @@ def _read(
 
 def _read_npy(path: Path) -> Array:
     try:
-        found = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            found: Array = np.lib.format.read_array(stream, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(path, f"cannot be read as an array ({error})", "write it with numpy.save") from error
-    if not isinstance(found, np.ndarray):
-        raise DataError(path, "is an archive, no single array", "name it .npz")
     return found
 
 
 def _read_npz(path: Path, name: str | None, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    import zipfile
+    from zipfile import BadZipFile
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile) as error:
         raise DataError(path, f"cannot be read as arrays ({error})", "write it with numpy.savez") from error
     if len(arrays) == 1 and (name or len(specs) == 1):
         arrays = {name or next(iter(specs)): next(iter(arrays.values()))}

@@ -82,6 +82,7 @@ def is_distribution(output: Array) -> bool:
     return output.ndim >= 2 and output.shape[-1] >= 2 and output.size == len(output) * output.shape[-1]
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def compare_output(name: str, reference: Array, actual: Array) -> OutputError:
     """Compare one output with its reference.
 

@@ -89,3 +89,17 @@ def make_bundle(artifacts: dict[str, Path], tmp_path: Path) -> Callable[..., Bun
         return write_bundle(tmp_path / "bundle", described, fill)
 
     return make
+
+
+@pytest.fixture
+def ferry(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: exit status, stdout, stderr."""
+    from edgeferry_runtime.cli import main
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return call

@@ -57,8 +57,11 @@ def _detect_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            start = min((entry.header_offset for entry in archive.infolist()), default=0)
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CorruptFileError(path, f"is a truncated or damaged zip archive ({error})", AGAIN) from error
+    if start > 0:  # the table of contents is that of an archive stored inside, its own one is cut off
+        raise CorruptFileError(path, "is a truncated or damaged zip archive", AGAIN)
     parts = {name.partition("/")[2] for name in names}
     if "model.weights.h5" in names and "config.json" in names:
         return "keras"

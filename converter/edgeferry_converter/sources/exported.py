@@ -29,44 +29,10 @@ EXPRESSION = re.compile(r"(?:'\w+'|\w+|[\s+\-*/(),<>=&|~]|(?<=\d)\.)*")
 """What a size expression may be written with: names, quoted names, numbers, operators, and no attributes."""
 
 FUNCTIONS = frozenset(
-    [
-        "Symbol",
-        "Integer",
-        "Rational",
-        "Add",
-        "Mul",
-        "Pow",
-        "Mod",
-        "Max",
-        "Min",
-        "Abs",
-        "ceiling",
-        "floor",
-        "And",
-        "Or",
-        "Not",
-        "Equality",
-        "Unequality",
-        "LessThan",
-        "StrictLessThan",
-        "GreaterThan",
-        "StrictGreaterThan",
-        "FloorDiv",
-        "ModularIndexing",
-        "Where",
-        "PythonMod",
-        "CleanDiv",
-        "CeilDiv",
-        "CeilToInt",
-        "FloorToInt",
-        "TruncToInt",
-        "RoundToInt",
-        "ToFloat",
-        "IntTrueDiv",
-        "FloatTrueDiv",
-        "PowByNatural",
-        "Identity",
-    ]
+    {"Symbol", "Integer", "Rational", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "ceiling", "floor", "Identity"}
+    | {"And", "Or", "Not", "Equality", "Unequality", "LessThan", "StrictLessThan", "GreaterThan", "StrictGreaterThan"}
+    | {"FloorDiv", "CeilDiv", "CleanDiv", "PythonMod", "ModularIndexing", "Where", "IntTrueDiv", "FloatTrueDiv"}
+    | {"CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "PowByNatural"}
 )
 """The functions that a size expression may call, of sympy and of PyTorch."""
 

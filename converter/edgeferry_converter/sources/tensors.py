@@ -44,9 +44,7 @@ def refuse_shapes(format_name: str, shapes: Shapes) -> None:
         UsageError: If any were given.
     """
     if shapes:
-        raise UsageError(
-            "--shape", f"the shapes of a source of format {format_name} are fixed in its file", "leave it out"
-        )
+        raise UsageError("--shape", f"a source of format {format_name} keeps the shapes of its file", "leave it out")
 
 
 def pin_batch(shape: Sequence[int], batch: int = 1) -> tuple[int, ...]:

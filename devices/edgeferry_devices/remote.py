@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import threading
 import time
@@ -64,9 +65,14 @@ class RemoteDevice:
             file = self.sftp.open(remote, "wb")
             file.MAX_REQUEST_SIZE = CHUNK_BYTES
             file.set_pipelined(True)
-            with file:
+            try:
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)
+                file.close()
+            except BaseException:
+                file.set_pipelined(False)
+                self.close()  # half a packet may be on its way: nothing sensible can be said on this line any more
+                raise
             size = local.stat().st_size
             if self.sftp.stat(remote).st_size != size:
                 reason = f"{local.name} arrived shorter than it is"
@@ -134,11 +140,13 @@ class ChannelPipe:
 
     def close(self) -> None:
         """End the agent, giving it a moment to clean up."""
-        if self._channel.closed or not self._channel.get_transport().is_active():
-            return
-        self._channel.shutdown_write()
-        self._channel.status_event.wait(5)
-        self._channel.close()
+        import paramiko
+
+        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
+            if not self._channel.closed and self._channel.get_transport().is_active():
+                self._channel.shutdown_write()
+                self._channel.status_event.wait(5)
+            self._channel.close()
 
     def post_mortem(self) -> tuple[int, str]:
         """See `Pipe.post_mortem`."""

@@ -144,7 +144,7 @@ def _start(sock: socket.socket, limits: Deadlines, kinds: Sequence[str]) -> para
     import paramiko
 
     transport = paramiko.Transport(sock)
-    transport.banner_timeout = transport.handshake_timeout = limits.banner
+    transport.banner_timeout = transport.handshake_timeout = 2 * limits.banner
     transport.auth_timeout = limits.auth
     transport.channel_timeout = limits.channel
     options = transport.get_security_options()

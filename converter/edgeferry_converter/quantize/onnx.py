@@ -17,6 +17,7 @@ from edgeferry_converter.quantize import Job
 from edgeferry_converter.quantize.onnx_borders import make_borders_int8
 from edgeferry_converter.quantize.onnx_prepare import graphs, prepare
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_runtime.engines.onnxruntime import import_engine
 from edgeferry_runtime.errors import ConversionError, DataError
 from edgeferry_runtime.tensors import Array
 
@@ -35,7 +36,7 @@ def quantize_onnx(job: Job) -> dict[str, str]:
         DataError: If a calibration sample does not fit.
     """
     onnx = require("ONNX quantization", "quantize", "onnx")
-    require("ONNX quantization", "quantize", "onnxruntime.quantization")
+    import_engine("ONNX quantization")
     with foreign(job.subject, "onnx could not read it"):
         model = onnx.load(str(job.source))
     _refuse_quantized(job, model)

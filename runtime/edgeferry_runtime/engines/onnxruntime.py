@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +70,16 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
     return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run)
 
 
-def import_engine(path: Path) -> Any:
-    """Import ONNX Runtime.
+def import_engine(path: object) -> Any:
+    """Import ONNX Runtime, with its telemetry off unless the environment says otherwise.
+
+    Since 1.31 an import on Linux starts reporting to its maker and leaves a session file in the temporary folder.
 
     Raises:
         MissingExtraError: If it is not installed.
         EngineError: If it is, and cannot be imported: its C library may be too new for this system.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         with quiet_stderr():
             import onnxruntime

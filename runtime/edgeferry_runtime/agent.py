@@ -96,6 +96,13 @@ class Agent:
         """Take the device for a push, and say which contents are missing and where they go."""
         name = check_name(_checked(manifest).name)
         self._take(f"push of {name} by {owner}", wait_s)
+        try:
+            return self._plan(name, manifest, sizes)
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _plan(self, name: str, manifest: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
         if self.store.is_current(name, manifest["id"]):
             self._give_back()
             return {"up_to_date": True, "missing": []}

@@ -319,7 +319,9 @@ class Place:
 
 
 @pytest.fixture(params=["local", "inprocess", "openssh"])
-def place(request: pytest.FixtureRequest, home: Path, root: Path, start_server: Callable[..., Server]) -> Iterator[Place]:
+def place(
+    request: pytest.FixtureRequest, home: Path, root: Path, start_server: Callable[..., Server]
+) -> Iterator[Place]:
     """Each kind of device; what holds for one must hold for all."""
     if request.param == "local":
         yield Place("local", LocalDevice(), home / ".local/share/edgeferry")

@@ -86,9 +86,7 @@ def test_no_python(reach: Callable, tools: Path, tmp_path: Path, bundle: Bundle)
         ({"venv": False}, "python3-venv"),
     ],
 )
-def test_unfit_python(
-    facts: dict, reason: str, reach: Callable, tools: Path, tmp_path: Path, bundle: Bundle
-) -> None:
+def test_unfit_python(facts: dict, reason: str, reach: Callable, tools: Path, tmp_path: Path, bundle: Bundle) -> None:
     script(tools / "python3", says(**facts))
     with pytest.raises(DeviceRequirementError, match=reason):
         push(bundle, reach(tools, tmp_path / "device"))

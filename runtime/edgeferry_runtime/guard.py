@@ -86,18 +86,20 @@ def _check_onnx(path: Path, data: Buffer) -> None:
 
 def _check_external(path: Path, entry: Mapping[str, str]) -> None:
     """Check that weights kept beside the model lie in its folder, and reach as far as it says."""
-    location = entry.get("location", "")
+    location, offset, length = (entry.get(key, "") for key in ("location", "offset", "length"))
     folder = path.parent.resolve()
-    file = (folder / location).resolve()
-    if not location or "\0" in location or not file.is_relative_to(folder):
+    try:
+        file = (folder / location).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CorruptFileError(path, f"keeps weights where no file can be ({error})", AGAIN) from error
+    if not location or not file.is_relative_to(folder):
         raise CorruptFileError(path, f"keeps weights outside its folder, at {location!r}", "do not use this file")
     if not file.is_file():
         raise MissingFileError(file, f"holds weights of {path.name} and is missing", "copy it beside the model")
-    try:
-        end = int(entry.get("offset") or 0) + int(entry.get("length") or 0)
-    except ValueError as error:
-        raise CorruptFileError(path, f"has no number where its weights begin or end: {error}", AGAIN) from error
-    if end > file.stat().st_size:
+    for number in (offset, length):
+        if number and not (number.isascii() and number.isdecimal() and len(number) < 20):
+            raise CorruptFileError(path, f"says that its weights begin or end at {number!r}", AGAIN)
+    if int(offset or 0) + int(length or 0) > file.stat().st_size:
         raise CorruptFileError(file, f"is shorter than {path.name} says", AGAIN)
 
 

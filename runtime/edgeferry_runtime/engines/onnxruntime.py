@@ -17,6 +17,8 @@ from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
 FATAL = 4
 """The log severity at which errors, which are raised anyway, are not printed as well."""
 
+PROVIDER = "CPUExecutionProvider"
+
 QUANTIZATION_KEY = "edgeferry.quantization"
 """The model's metadata that tells how integer inputs and outputs map to real values."""
 
@@ -57,9 +59,8 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
     refusals = _refusals(runtime)
     try:
         with quiet_stderr():
-            session = runtime.InferenceSession(
-                str(path), _options(runtime, delegate), providers=["CPUExecutionProvider"]
-            )
+            options = _options(runtime, delegate)
+            session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
         quantized = session.get_modelmeta().custom_metadata_map.get(QUANTIZATION_KEY, "{}")
     except refusals as error:
         raise refusal(path, error) from error

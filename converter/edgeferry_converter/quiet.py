@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import sys
 import tempfile
 import warnings
@@ -21,6 +22,10 @@ from edgeferry_runtime.errors import ConversionError, EdgeferryError, MissingExt
 
 VERBOSE: ContextVar[bool] = ContextVar("edgeferry_verbose", default=False)
 """Whether the frameworks may speak."""
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+PREAMBLE = "Exception encountered when calling"
+"""What Keras puts before the message of every failed call."""
 
 
 class Noise:
@@ -144,9 +149,11 @@ class foreign(contextlib.AbstractContextManager[Noise]):  # noqa: N801
 
 
 def summary(error: BaseException, noise: Noise | None = None) -> str:
-    """Say an exception in one line: its type and first line, or else the last thing that was said."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = lines[0][:300] if lines else (noise.tail() if noise else "")
+    """Say an exception in one line: its type and first line that tells something, or else what was said last."""
+    plain = COLOURS.sub("", str(error))
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith(PREAMBLE)] or lines
+    said = telling[0][:300] if telling else (noise.tail() if noise else "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 

@@ -103,3 +103,8 @@ def test_require_names_the_extra() -> None:
     assert require("x", "keras", "json").dumps
     with pytest.raises(MissingExtraError, match=r"pip install 'edgeferry\[keras\]'"):
         require("net.keras", "keras", "no_such_framework.sub")
+
+
+def test_summary_skips_colours_and_preambles() -> None:
+    error = ValueError("Exception encountered when calling Functional.call().\n\n\x1b[1mThe rank is 3.\x1b[0m\n")
+    assert summary(error) == "ValueError: The rank is 3."

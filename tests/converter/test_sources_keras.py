@@ -10,8 +10,9 @@ import pytest
 import edgeferry_runtime
 from edgeferry_converter.quiet import quiet
 from edgeferry_converter.sources import Source, SourceSpec, open_source
+from edgeferry_converter.sources.keras import _code_in
 from edgeferry_runtime.bundle import sha256_file
-from edgeferry_runtime.errors import ArtifactError, UnknownNameError
+from edgeferry_runtime.errors import ArtifactError, UnknownNameError, UnsafeFileError
 from edgeferry_runtime.numerics import compare_output
 
 pytestmark = pytest.mark.slow
@@ -119,3 +120,65 @@ def test_signatures_of_a_saved_model(tmp_path: Path) -> None:
         open_source(SourceSpec(tmp_path / "none"))
     with pytest.raises(ArtifactError, match="its signatures are a, b; save it with one called serving_default"):
         open_source(SourceSpec(tmp_path / "two"))
+
+
+def test_graphs_that_write_files_are_refused(tmp_path: Path) -> None:
+    with quiet():
+        import tensorflow as tf
+
+        @tf.function(input_signature=[tf.TensorSpec([1], tf.float32, name="x")])
+        def spy(x: object) -> dict[str, object]:
+            tf.io.write_file(str(tmp_path / "mark"), "seen")
+            return {"y": x}
+
+        module = tf.Module()
+        module.spy = spy
+        tf.saved_model.save(module, tmp_path / "spy", signatures=spy)
+    with pytest.raises(UnsafeFileError, match=r"reads or writes files when it runs .WriteFile"):
+        open_source(SourceSpec(tmp_path / "spy"))
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "refused"),
+    [
+        ("math.add", False),
+        ("reshape", False),
+        ("compat.v1.gather", False),
+        ("__operators__.getitem", False),
+        ("compat.v1.write_file", True),
+        ("io.write_file", True),
+        ("py_function", True),
+        ("raw_ops.WriteFile", True),
+    ],
+)
+def test_which_functions_a_layer_may_call(function: str, refused: bool) -> None:
+    layer = {"class_name": "TFOpLambda", "config": {"function": function}}
+    assert bool(_code_in(layer)) is refused
+
+
+def test_dicts_of_inputs_and_outputs(tmp_path: Path) -> None:
+    with quiet():
+        import keras
+
+        ins = {"b": keras.Input((2,), name="b"), "a": keras.Input((3,), name="a")}
+        outs = {"y": keras.layers.Dense(1, name="y")(ins["b"]), "x": keras.layers.Dense(4, name="x")(ins["a"])}
+        keras.Model(ins, outs).save(tmp_path / "dicts.keras")
+    source = open_source(SourceSpec(tmp_path / "dicts.keras"))
+    assert {str(t) for t in source.inputs} == {"a float32[?x3]", "b float32[?x2]"}
+    assert {str(t) for t in source.outputs} == {"x float32[?x4]", "y float32[?x1]"}
+    feeds = {"a": np.ones((1, 3), np.float32), "b": np.ones((1, 2), np.float32)}
+    source.lower("tflite", tmp_path / "m.tflite")
+    answer = edgeferry_runtime.load(tmp_path / "m.tflite").run(feeds)
+    for name, expected in source.run(feeds).items():
+        np.testing.assert_allclose(answer[name], expected, rtol=1e-5)
+
+
+def test_sequential_models_are_named_by_their_ends(tmp_path: Path) -> None:
+    with quiet():
+        import keras
+
+        layers = [keras.Input((4,), name="features"), keras.layers.Dense(2, name="scores")]
+        keras.Sequential(layers).save(tmp_path / "s.keras")
+    source = open_source(SourceSpec(tmp_path / "s.keras"))
+    assert [t.name for t in (*source.inputs, *source.outputs)] == ["features", "scores"]

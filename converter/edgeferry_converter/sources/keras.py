@@ -19,8 +19,23 @@ from edgeferry_runtime.tensors import TensorSpec
 PACKAGES = ("keras", "tf_keras", "tensorflow", "builtins")
 """Where the objects that a file names may come from; objects of other packages are not registered here anyway."""
 
-OPERATIONS = ("math", "nn", "linalg", "image", "signal", "__operators__", "compat.v1.nn", "compat.v1.math")
-"""The parts of TensorFlow whose functions a ``TFOpLambda`` layer of Keras 2 may call: they only compute."""
+NAMESPACES = ("math", "nn", "linalg", "image", "signal", "__operators__")
+OPERATIONS = frozenset(
+    {"reshape", "concat", "cast", "squeeze", "expand_dims", "transpose", "stack", "unstack", "split", "tile", "pad"}
+    | {"gather", "gather_nd", "slice", "strided_slice", "shape", "size", "rank", "where", "clip_by_value", "identity"}
+    | {"convert_to_tensor", "zeros_like", "ones_like", "reverse", "roll", "one_hot", "fill", "range", "broadcast_to"}
+    | {
+        "tensordot",
+        "einsum",
+        "norm",
+        "batch_to_space",
+        "space_to_batch",
+        "space_to_batch_nd",
+        "meshgrid",
+        "stop_gradient",
+    }
+)
+"""The functions of TensorFlow that a layer of Keras 2 may call by name: they only compute."""
 
 REFUSALS = (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, NotImplementedError, IndexError)
 """What Keras 3 raises on a file that Keras 2 wrote."""
@@ -88,10 +103,15 @@ def _code_in(part: dict[str, Any]) -> str:
         return "a Lambda layer"
     if kind and isinstance(module, str) and module.partition(".")[0] not in PACKAGES:
         return f"an object of the Python module {module}"
-    if kind == "TFOpLambda":
+    if kind in ("TFOpLambda", "SlicingOpLambda"):
         function = str(part.get("config", {}).get("function"))
-        return "" if function.rpartition(".")[0] in OPERATIONS else f"the TensorFlow function {function}"
-    return ""
+        return "" if _only_computes(function) else f"the TensorFlow function {function}"
+    return "a method of a TensorFlow class" if kind == "ClassMethod" else ""
+
+
+def _only_computes(function: str) -> bool:
+    namespace, _, name = function.removeprefix("compat.v1.").rpartition(".")
+    return namespace in NAMESPACES or (not namespace and name in OPERATIONS)
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
@@ -118,11 +138,12 @@ def _load(path: Path, kind: str) -> tuple[str, Any]:
 
 def _flat(model: Any) -> Any:
     """Call a model on flat tensors, for a flat list of tensors."""
+    structure = getattr(model, "input", model.inputs[0])  # a Sequential has no input before its first call
 
     def call(*tensors: Any) -> Sequence[Any]:
         import tensorflow as tf
 
-        answer = model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+        answer = model(tf.nest.pack_sequence_as(structure, tensors), training=False)
         return list(tf.nest.flatten(answer))
 
     return call

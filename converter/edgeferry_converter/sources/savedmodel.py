@@ -6,12 +6,19 @@ from typing import Any
 
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources import Source, SourceSpec
+from edgeferry_converter.sources.detection import AGAIN
 from edgeferry_converter.sources.tensorflow_lowering import Call, TensorFlowSource
 from edgeferry_converter.sources.tensors import with_shapes
-from edgeferry_runtime.errors import ArtifactError
+from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnsafeFileError
 from edgeferry_runtime.tensors import TensorSpec
 
 SERVING = "serving_default"
+
+FILE_OPERATIONS = frozenset(
+    {"ReadFile", "WriteFile", "MatchingFiles", "PrintV2", "WriteGraphSummary", "ImportEvent", "SaveSlices"}
+    | {"DebugIdentity", "DebugIdentityV2", "DebugIdentityV3", "DebugNumericSummary", "DebugNumericSummaryV2"}
+)
+"""Operations that read or write files of their own choice when the graph runs."""
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -20,11 +27,13 @@ def open_source(spec: SourceSpec) -> Source:
     A signature keeps no order: inputs and outputs are sorted by name.
 
     Raises:
+        UnsafeFileError: If its graph reads or writes files of its own choice.
         CorruptFileError: If it is damaged.
         ArtifactError: If TensorFlow cannot load it, or it has no signature to take.
     """
     tf = require(spec.path, "keras", "tensorflow")
     require(spec.path, "keras", "tf_keras")  # what Keras 2 saved loads only where its classes are registered
+    _check_operations(spec)
     with foreign(spec.path, "TensorFlow could not load it", "save or copy the whole folder again", ArtifactError):
         loaded = tf.saved_model.load(str(spec.path))
     signature = _signature(spec, loaded)
@@ -37,6 +46,19 @@ def open_source(spec: SourceSpec) -> Source:
 
     origin = (spec.path, "savedmodel")
     return TensorFlowSource(origin, "tensorflow", Call(call, loaded), with_shapes(inputs, spec.shapes), outputs)
+
+
+def _check_operations(spec: SourceSpec) -> None:
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    with foreign(spec.path, "its saved_model.pb is truncated or damaged", AGAIN, CorruptFileError):
+        saved = saved_model_pb2.SavedModel.FromString((spec.path / "saved_model.pb").read_bytes())
+    for graph in (meta.graph_def for meta in saved.meta_graphs):
+        bodies = (graph.node, *(function.node_def for function in graph.library.function))
+        found = {node.op for body in bodies for node in body} & FILE_OPERATIONS
+        if found:
+            reason = f"reads or writes files when it runs ({', '.join(sorted(found))})"
+            raise UnsafeFileError(spec.path, reason, "remove these operations, and save the model again")
 
 
 def _signature(spec: SourceSpec, loaded: Any) -> Any:

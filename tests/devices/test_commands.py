@@ -95,7 +95,7 @@ def test_trust_unknown(ferry: Ferry, server: Any, root: Path) -> None:
     assert "not SHA256:wrong" in error_line(err)
     assert not hostkeys.pinned_path().exists()
 
-    code, out, err = ferry("device", "trust", "pi", "--fingerprint", server.host_key.fingerprint)
+    code, _out, err = ferry("device", "trust", "pi", "--fingerprint", server.host_key.fingerprint)
     assert code == 0
     assert server.host_key.fingerprint in err
     assert ferry("device", "info", "pi")[0] == 0

@@ -36,7 +36,7 @@ def accepts(name: str, key: HostKey) -> bool:
 
 def test_unknown_key_is_refused_with_its_fingerprint(keys: list) -> None:
     key, _ = keys[0]
-    with pytest.raises(HostKeyError, match="SHA256:.*ferry device trust pi") as caught:
+    with pytest.raises(HostKeyError, match=r"SHA256:.*ferry device trust pi") as caught:
         hostkeys.check("pi", key, hostkeys.trusted("host"))
     assert key.fingerprint in str(caught.value)
     assert caught.value.exit_code == 4

@@ -35,8 +35,28 @@ def test_parse_address(text: str, address: Address) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "@", "pi@", "@host", "-oProxyCommand=x", "pi@-x", "host:", "host:0", "host:65536", "host:2²", "host:x"]
-    + ["pi@host name", "pi@ho\nst", "[::1", "[::1]x", "[host]:22:", "a/b", "pi@host;id", "-u@host", "[::1]:"],
+    [
+        "",
+        "@",
+        "pi@",
+        "@host",
+        "-oProxyCommand=x",
+        "pi@-x",
+        "host:",
+        "host:0",
+        "host:65536",
+        "host:2²",
+        "host:x",
+        "pi@host name",
+        "pi@ho\nst",
+        "[::1",
+        "[::1]x",
+        "[host]:22:",
+        "a/b",
+        "pi@host;id",
+        "-u@host",
+        "[::1]:",
+    ],
 )
 def test_refuses_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError):

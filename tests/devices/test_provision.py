@@ -70,7 +70,7 @@ def test_no_shell(reach: Callable, tmp_path: Path, bundle: Bundle) -> None:
 
 
 def test_no_python(reach: Callable, tools: Path, tmp_path: Path, bundle: Bundle) -> None:
-    with pytest.raises(DeviceRequirementError, match="pi: has no Python 3; install Python 3.10") as caught:
+    with pytest.raises(DeviceRequirementError, match=r"pi: has no Python 3; install Python 3.10") as caught:
         push(bundle, reach(tools, tmp_path / "device"))
     assert caught.value.exit_code == 4
     assert not (tmp_path / "device").exists()
@@ -148,17 +148,17 @@ def test_no_space_for_a_bundle(small_disk: Path, make_bundle: Callable) -> None:
 
 def test_read_only_home(small_disk: Path, wheels: list[Wheel], bundle: Bundle) -> None:
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    with pytest.raises(DeviceRequirementError, match="cannot be written .Read-only file system"):
+    with pytest.raises(DeviceRequirementError, match=r"cannot be written .Read-only file system"):
         prepare(LocalDevice(), small_disk / "root", wheels)
-    with pytest.raises(DeviceRequirementError, match="cannot be written .Read-only file system"):
+    with pytest.raises(DeviceRequirementError, match=r"cannot be written .Read-only file system"):
         push(bundle, LocalDevice(small_disk / "root"))
 
 
 def test_root_below_a_file(tmp_path: Path, wheels: list[Wheel], bundle: Bundle) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DeviceRequirementError, match="cannot be written .Not a directory"):
+    with pytest.raises(DeviceRequirementError, match=r"cannot be written .Not a directory"):
         prepare(LocalDevice(), tmp_path / "file" / "root", wheels)
-    with pytest.raises(DeviceRequirementError, match="cannot be written .Not a directory"):
+    with pytest.raises(DeviceRequirementError, match=r"cannot be written .Not a directory"):
         push(bundle, LocalDevice(tmp_path / "file" / "root"))
 
 

@@ -63,7 +63,7 @@ def test_shows_the_host_key_without_a_key_of_ours(server: Any, route: Route) -> 
 
 def test_unknown_host_key(route: Route, server: Any) -> None:
     hostkeys.pinned_path().unlink()
-    with pytest.raises(HostKeyError, match="unknown.*ferry device trust pi") as caught:
+    with pytest.raises(HostKeyError, match=r"unknown.*ferry device trust pi") as caught:
         connect(route, CALM)
     assert server.host_key.fingerprint in str(caught.value)
     assert not hostkeys.pinned_path().exists()
@@ -85,14 +85,14 @@ def test_openssh_known_hosts_suffice(route: Route, server: Any, home: Path) -> N
 
 def test_wrong_key(route: Route, make_key: Callable, tmp_path: Path) -> None:
     make_key(tmp_path / "wrong")
-    with pytest.raises(AuthenticationError, match="refused.*ssh-copy-id") as caught:
+    with pytest.raises(AuthenticationError, match=r"refused.*ssh-copy-id") as caught:
         connect(replace(route, keys=(tmp_path / "wrong",)), CALM)
     assert caught.value.exit_code == 4
 
 
 def test_encrypted_key(route: Route, make_key: Callable, tmp_path: Path) -> None:
     make_key(tmp_path / "locked", "secret")
-    with pytest.raises(AuthenticationError, match="encrypted.*ssh-add"):
+    with pytest.raises(AuthenticationError, match=r"encrypted.*ssh-add"):
         connect(replace(route, keys=(tmp_path / "locked",)), CALM)
 
 
@@ -101,7 +101,7 @@ def test_encrypted_pem_key(route: Route, tmp_path: Path, missing: Callable) -> N
         missing("ssh-keygen is not installed (package openssh-client)")
     path = tmp_path / "locked"
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-m", "PEM", "-N", "secret", "-f", path], check=True)
-    with pytest.raises(AuthenticationError, match="encrypted.*ssh-add"):
+    with pytest.raises(AuthenticationError, match=r"encrypted.*ssh-add"):
         connect(replace(route, keys=(path,)), CALM)
 
 

@@ -70,7 +70,7 @@ def no_index(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_index")
 def test_an_index_out_of_reach_is_said_without_its_password() -> None:
-    with pytest.raises(DeviceRequirementError, match="pi: .*check this machine's access") as caught:
+    with pytest.raises(DeviceRequirementError, match=r"pi: .*check this machine's access") as caught:
         wheelhouse._download("pi", PI, ["no-such-package-of-ours"], places.cache_dir() / "wheels" / "x")
     assert "s3cret" not in str(caught.value)
     assert "http" not in str(caught.value)

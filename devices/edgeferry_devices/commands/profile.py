@@ -19,11 +19,11 @@ HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "fi
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
-@click.option("--num-runs", type=click.IntRange(1), default=50, show_default=True, help="Measured runs, at least.")
-@click.option("--warmup-runs", type=click.IntRange(0), default=10, show_default=True, help="Runs that do not count.")
-@click.option("--min-secs", type=click.FloatRange(0), default=1.0, show_default=True, help="Measure at least so long.")
-@click.option("--max-secs", type=click.FloatRange(0), default=150.0, show_default=True, help="Measure at most so long.")
-@click.option("--delegate", default="cpu", show_default=True, help="Where to execute: cpu or cpu:THREADS.")
+@click.option("--num-runs", type=int, default=50, show_default=True, help="Runs to measure at least.")
+@click.option("--warmup-runs", type=int, default=10, show_default=True, help="Runs before them that do not count.")
+@click.option("--min-secs", type=float, default=1.0, show_default=True, help="Seconds to measure at least.")
+@click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop anyway.")
+@click.option("--delegate", metavar="cpu[:THREADS]", default="cpu", show_default=True, help="Where to execute.")
 @json_option
 @click.pass_context
 def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_json: bool, **options: Any) -> None:

@@ -12,7 +12,7 @@ from edgeferry_converter.quiet import quiet
 from edgeferry_converter.sources import Source, SourceSpec, open_source
 from edgeferry_converter.sources.keras import _code_in
 from edgeferry_runtime.bundle import sha256_file
-from edgeferry_runtime.errors import ArtifactError, UnknownNameError, UnsafeFileError
+from edgeferry_runtime.errors import ArtifactError, ConversionError, UnknownNameError, UnsafeFileError
 from edgeferry_runtime.numerics import compare_output
 
 pytestmark = pytest.mark.slow
@@ -182,3 +182,15 @@ def test_sequential_models_are_named_by_their_ends(tmp_path: Path) -> None:
         keras.Sequential(layers).save(tmp_path / "s.keras")
     source = open_source(SourceSpec(tmp_path / "s.keras"))
     assert [t.name for t in (*source.inputs, *source.outputs)] == ["features", "scores"]
+
+
+def test_operators_that_tflite_lacks_are_named(tmp_path: Path) -> None:
+    with quiet():
+        import keras
+
+        x = keras.Input((8,))
+        keras.Model(x, keras.ops.erfinv(x)).save(tmp_path / "erf.keras")
+    source = open_source(SourceSpec(tmp_path / "erf.keras"))
+    with pytest.raises(ConversionError, match=r"no operator for tf\.Erfinv; take --to onnx"):
+        source.lower("tflite", tmp_path / "m.tflite")
+    assert not (tmp_path / "m.tflite").exists()

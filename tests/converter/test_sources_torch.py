@@ -12,7 +12,7 @@ import pytest
 import edgeferry_runtime
 from edgeferry_converter.sources import Source, SourceSpec, open_source
 from edgeferry_converter.sources.torch_weights import read_state
-from edgeferry_runtime.errors import DataError, UnknownFormatError, UnknownNameError
+from edgeferry_runtime.errors import ConversionError, DataError, UnknownFormatError, UnknownNameError
 from edgeferry_runtime.numerics import compare_output
 from edgeferry_runtime.tensors import TensorSpec
 
@@ -107,6 +107,56 @@ def test_other_forms_of_forward(tmp_path: Path) -> None:
     assert answer["output_0"].tolist() == [[3.0] * 6]
     assert sys.path == paths
     assert not list(tmp_path.rglob("__pycache__"))
+
+
+TOKENS = """
+import torch
+from torch import nn
+
+class Tokens(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(50, 8)
+
+    def forward(self, tokens):
+        y = self.table(tokens).mean(1)
+        return y, tokens, y
+
+class Squeeze(nn.Module):
+    def forward(self, x):
+        return x.squeeze()
+
+def tokens():
+    torch.manual_seed(0)
+    return Tokens(), torch.arange(6).reshape(1, 6)
+"""
+
+
+def test_wide_integers_and_repeated_outputs_survive(tmp_path: Path) -> None:
+    (tmp_path / "tokens.py").write_text(TOKENS)
+    source = open_source(SourceSpec(tmp_path / "tokens.py", "tokens"))
+    feeds = {"tokens": np.array([[1, 49, 0, 7, 7, 3]])}
+    expected = source.run(feeds)
+    for to in source.lowers_to:
+        source.lower(to, tmp_path / to)
+        model = edgeferry_runtime.load(tmp_path / to)
+        assert (model.inputs, model.outputs) == (source.inputs, source.outputs)
+        answer = model.run(feeds)
+        assert answer["output_1"].tolist() == feeds["tokens"].tolist()
+        for name, reference in expected.items():
+            np.testing.assert_allclose(answer[name], reference, atol=1e-6)
+
+
+def test_rank_that_hangs_on_the_batch(tmp_path: Path) -> None:
+    (tmp_path / "tokens.py").write_text(TOKENS)
+    with pytest.raises(ConversionError, match=r"shape \[4\] or \[3, 4\].*give the batch a size"):
+        open_source(SourceSpec(tmp_path / "tokens.py", "Squeeze", shapes={"x": (-1, 4)}))
+
+
+def test_shapes_from_hints(torch_factory: TorchFactory) -> None:
+    for hints in ({"image": (1, 1, 8, 8)}, {"": (1, 1, 8, 8)}):
+        source = open_source(SourceSpec(torch_factory.file, "Net", hints=hints))
+        assert source.inputs[0].shape == (1, 1, 8, 8)
 
 
 def wrapped(state: Any, form: str) -> Any:

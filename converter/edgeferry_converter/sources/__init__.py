@@ -109,7 +109,7 @@ class Source(Protocol):
 
         Args:
             to: One of `lowers_to`.
-            path: The file to write; it appears whole or not at all.
+            path: The file to write, in one go when the conversion has succeeded.
 
         Raises:
             UnknownNameError: If this source does not lower to that format.

@@ -51,10 +51,11 @@ def open_source(spec: SourceSpec) -> Source:
     with foreign(spec.path, "torch.export could not load it", FIX, ArtifactError):
         program = torch.export.load(io.BytesIO(spec.path.read_bytes()))
         module = program.module(check_guards=False)
-    nodes = {node.name: node for node in program.graph.nodes}
-    inputs = tuple(_spec(name, nodes[name].meta["val"]) for name in program.graph_signature.user_inputs)
-    call = Call(module, _examples(inputs, nodes), program.call_spec.in_spec)
-    return TorchSource((spec.path, "exported"), call, inputs, _outputs(spec.path, program, nodes))
+    with foreign(spec.path, "has inputs or outputs that are no tensors", FIX, ArtifactError):
+        values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+        inputs = tuple(_spec(name, values[name]) for name in program.graph_signature.user_inputs)
+        call = Call(module, _examples(inputs, values), program.call_spec.in_spec)
+        return TorchSource((spec.path, "exported"), call, inputs, _outputs(spec.path, program, values))
 
 
 def check_archive(path: Path) -> None:
@@ -117,21 +118,21 @@ def _spec(name: str, value: Any) -> TensorSpec:
     return TensorSpec(name, tuple(d if isinstance(d, int) else -1 for d in value.shape), dtype_name(value.dtype))
 
 
-def _examples(inputs: tuple[TensorSpec, ...], nodes: dict[str, Any]) -> tuple[Any, ...]:
+def _examples(inputs: tuple[TensorSpec, ...], values: dict[str, Any]) -> tuple[Any, ...]:
     """Return ones of the sizes that the program was exported with."""
     import torch
 
-    values = (nodes[t.name].meta["val"] for t in inputs)
-    return tuple(torch.ones([_size(d) for d in v.shape], dtype=v.dtype) for v in values)
+    fakes = (values[t.name] for t in inputs)
+    return tuple(torch.ones([_size(d) for d in fake.shape], dtype=fake.dtype) for fake in fakes)
 
 
 def _size(dimension: Any) -> int:
     return dimension if isinstance(dimension, int) else int(dimension.node.hint)
 
 
-def _outputs(path: Path, program: Any, nodes: dict[str, Any]) -> tuple[TensorSpec, ...]:
+def _outputs(path: Path, program: Any, values: dict[str, Any]) -> tuple[TensorSpec, ...]:
     from torch.utils import _pytree as pytree
 
-    values = [nodes[name].meta["val"] for name in program.graph_signature.user_outputs]
-    answer = named_outputs(path, pytree.tree_unflatten(values, program.call_spec.out_spec))
+    fakes = [values[name] for name in program.graph_signature.user_outputs]
+    answer = named_outputs(path, pytree.tree_unflatten(fakes, program.call_spec.out_spec))
     return tuple(_spec(name, value) for name, value in answer.items())

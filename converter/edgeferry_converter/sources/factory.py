@@ -17,7 +17,7 @@ from edgeferry_converter.sources import Source, SourceSpec
 from edgeferry_converter.sources.tensors import check_shape_names
 from edgeferry_converter.sources.torch_lowering import Call, TorchSource, dtype_name, resize_batch
 from edgeferry_converter.sources.torch_weights import fit, read_state
-from edgeferry_runtime.errors import ArtifactError, UnknownNameError, UsageError
+from edgeferry_runtime.errors import ArtifactError, ConversionError, UnknownNameError, UsageError
 from edgeferry_runtime.tensors import TensorSpec
 
 
@@ -86,25 +86,33 @@ def _factories(python: ModuleType) -> list[str]:
 
 def _examples(spec: SourceSpec, module: Any, given: Any) -> dict[str, Any]:
     """Return one example tensor per input name, in the order of forward's parameters."""
+    signature = inspect.signature(module.forward)
+    plain = [p for p in signature.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    examples = _by_name(spec, signature, given) if given is not None else {}
+    check_shape_names(spec.shapes, list(examples) or [p.name for p in plain])
+    examples |= {name: _shaped(name, shape, examples.get(name)) for name, shape in spec.shapes.items()}
+    if given is None:
+        examples |= _hinted(spec, [p.name for p in plain if p.default is p.empty and p.name not in examples])
+    return {p.name: examples[p.name] for p in plain if p.name in examples}
+
+
+def _shaped(name: str, shape: tuple[int, ...], example: Any) -> Any:
     import torch
 
-    named = _by_name(spec, module, given) if given is not None else {}
-    parameters = inspect.signature(module.forward).parameters.values()
-    plain = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    check_shape_names(spec.shapes, list(named) or [p.name for p in plain])
-    for name, shape in spec.shapes.items():
-        if any(d == 0 or d < -1 for d in shape) or -1 in shape[1:]:
-            raise UsageError("--shape", f"{name}={list(shape)} has a bad dimension", "only a batch may be -1, in front")
-        dtype = named[name].dtype if name in named else torch.float32
-        named[name] = _filled([abs(d) for d in shape], dtype)
-    needed = [p for p in plain if p.name not in named and p.default is p.empty and given is None]
-    for parameter in needed:
-        hint = spec.hints.get(parameter.name) or (spec.hints.get("") if len(needed) == 1 else None)
+    if any(d == 0 or d < -1 for d in shape) or -1 in shape[1:]:
+        raise UsageError("--shape", f"{name}={list(shape)} has a bad dimension", "only a batch may be -1, in front")
+    return _filled([abs(d) for d in shape], torch.float32 if example is None else example.dtype)
+
+
+def _hinted(spec: SourceSpec, names: list[str]) -> dict[str, Any]:
+    """Take the shapes that the user did not give from the data that the model will be fed."""
+    import torch
+
+    hints = {name: spec.hints.get(name) or (spec.hints.get("") if len(names) == 1 else None) for name in names}
+    for name, hint in hints.items():
         if not hint:
-            raise UsageError(spec, f"the shape of the input {parameter.name!r} is unknown", _shape_hint(parameter.name))
-        named[parameter.name] = _filled(hint, torch.float32)
-    order = [p.name for p in plain if p.name in named]
-    return {name: named[name] for name in order or named}
+            raise UsageError(spec, f"the shape of the input {name!r} is unknown", _shape_hint(name))
+    return {name: _filled(hint, torch.float32) for name, hint in hints.items() if hint}
 
 
 def _shape_hint(name: str) -> str:
@@ -118,11 +126,10 @@ def _filled(shape: Sequence[int], dtype: Any) -> Any:
     return torch.full(shape, 0.5 if dtype.is_floating_point else 0, dtype=dtype)
 
 
-def _by_name(spec: SourceSpec, module: Any, given: Any) -> dict[str, Any]:
+def _by_name(spec: SourceSpec, signature: inspect.Signature, given: Any) -> dict[str, Any]:
     import torch
 
     with foreign(spec, "forward does not take the example inputs", "mend the factory", ArtifactError):
-        signature = inspect.signature(module.forward)
         args = (given,) if isinstance(given, torch.Tensor) else given
         bound = signature.bind(**args) if isinstance(args, Mapping) else signature.bind(*args)
     for name, value in bound.arguments.items():
@@ -150,10 +157,13 @@ def _outputs(spec: SourceSpec, call: Call, inputs: tuple[TensorSpec, ...]) -> tu
         answers = call.answers(spec, call.examples)
         larger = call.answers(spec, grown) if any(batched) else answers
     return tuple(
-        TensorSpec(name, _common(tuple(t.shape), tuple(larger[name].shape)), dtype_name(t.dtype))
+        TensorSpec(name, _common(spec, tuple(t.shape), tuple(larger[name].shape)), dtype_name(t.dtype))
         for name, t in answers.items()
     )
 
 
-def _common(shape: tuple[int, ...], larger: tuple[int, ...]) -> tuple[int, ...]:
+def _common(spec: SourceSpec, shape: tuple[int, ...], larger: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) != len(larger):
+        reason = f"an output has shape {list(shape)} or {list(larger)}, by the size of the batch"
+        raise ConversionError(spec, reason, "give the batch a size with --shape")
     return tuple(a if a == b else -1 for a, b in zip(shape, larger, strict=True))

@@ -16,7 +16,7 @@ from edgeferry_converter.sources.tensors import unique, with_shapes
 from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnknownFormatError, UnsafeFileError, UsageError
 from edgeferry_runtime.tensors import TensorSpec
 
-PACKAGES = ("keras", "tf_keras", "tensorflow", "builtins")
+PACKAGES = ("keras", "tf_keras", "builtins")
 """Where the objects that a file names may come from; objects of other packages are not registered here anyway."""
 
 NAMESPACES = ("math", "nn", "linalg", "image", "signal", "__operators__")
@@ -24,16 +24,7 @@ OPERATIONS = frozenset(
     {"reshape", "concat", "cast", "squeeze", "expand_dims", "transpose", "stack", "unstack", "split", "tile", "pad"}
     | {"gather", "gather_nd", "slice", "strided_slice", "shape", "size", "rank", "where", "clip_by_value", "identity"}
     | {"convert_to_tensor", "zeros_like", "ones_like", "reverse", "roll", "one_hot", "fill", "range", "broadcast_to"}
-    | {
-        "tensordot",
-        "einsum",
-        "norm",
-        "batch_to_space",
-        "space_to_batch",
-        "space_to_batch_nd",
-        "meshgrid",
-        "stop_gradient",
-    }
+    | {"tensordot", "einsum", "norm", "batch_to_space", "space_to_batch", "space_to_batch_nd", "meshgrid"}
 )
 """The functions of TensorFlow that a layer of Keras 2 may call by name: they only compute."""
 
@@ -56,10 +47,8 @@ def open_source(spec: SourceSpec) -> Source:
     _check_config(spec.path, _read_archive_config(spec.path) if kind == "keras" else _read_h5_config(spec.path))
     framework, model = _load(spec.path, kind)
     inputs = tuple(_spec(name, t) for name, t in zip(_input_names(model), model.inputs, strict=True))
-    origin = (spec.path, kind)
-    return TensorFlowSource(
-        origin, framework, Call(_flat(model)), with_shapes(inputs, spec.shapes), _output_names(model)
-    )
+    inputs = with_shapes(inputs, spec.shapes)
+    return TensorFlowSource((spec.path, kind), framework, Call(_flat(model)), inputs, _output_names(model))
 
 
 def _read_archive_config(path: Path) -> Any:
@@ -78,9 +67,8 @@ def _read_h5_config(path: Path) -> Any:
     except (OSError, RuntimeError, KeyError) as error:
         raise CorruptFileError(path, f"is truncated or damaged ({summary(error)})", AGAIN) from error
     if config is None:
-        raise UnknownFormatError(
-            path, "holds no Keras model, at most its weights", "save the whole model: model.save(FILE)"
-        )
+        fix = "save the whole model: model.save(FILE)"
+        raise UnknownFormatError(path, "holds no Keras model, at most its weights", fix)
     try:
         return json.loads(config)
     except ValueError as error:

@@ -6,6 +6,7 @@ or be rewritten by TensorFlow; the artifact then gets the source's names.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.tensors import in_order, pin_batch
 from edgeferry_converter.sources.versions import versions
-from edgeferry_runtime.errors import UnknownNameError
+from edgeferry_runtime.errors import ConversionError, UnknownNameError
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 OPSET = 18
@@ -118,8 +119,20 @@ class TensorFlowSource:
             foreign(self.path, "TensorFlow's converter refused it"),
         ):
             self._save(folder)
-            model = bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+            model = self._convert(tf.lite.TFLiteConverter.from_saved_model(folder))
         return signature.rename(model, *self._names())
+
+    def _convert(self, converter: Any) -> bytes:
+        from tensorflow.lite.python.convert_phase import ConverterError
+
+        try:
+            return bytes(converter.convert())
+        except ConverterError as error:
+            missing = ", ".join(sorted(set(re.findall(r"'(tf\.\w+)' op", str(error)))))
+            if not missing:
+                raise
+            reason = f"TFLite has no operator for {missing}"
+            raise ConversionError(self.path, reason, "take --to onnx, or replace it in the model") from error
 
     def _save(self, folder: str) -> None:
         """Save the function with exactly the variables that it uses.

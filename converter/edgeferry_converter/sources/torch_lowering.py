@@ -141,13 +141,16 @@ class TorchSource:
         litert_torch = require(self.path, "torch", "litert_torch")
         self.tools = {**self.tools, **versions("litert-torch")}
         with foreign(self.path, "litert-torch could not convert it"), torch.no_grad():
-            model: bytes = litert_torch.convert(self._call.flat(), self._examples(batch=1)).model_content()
+            edge = litert_torch.convert(self._call.flat(), self._examples(batch=1), enable_x64=self._wide())
+            model: bytes = edge.model_content()
         inputs = {f"args_{i}": t.name for i, t in enumerate(self.inputs)}
         outputs = {f"output_{i}": t.name for i, t in enumerate(self.outputs)}
         return signature.rename(model, inputs, outputs)
 
     def _onnx(self) -> bytes:
         import torch
+
+        from edgeferry_converter.sources import onnx_graph
 
         require(self.path, "torch", "onnxscript")
         self.tools = {**self.tools, **versions("onnxscript", "onnx")}
@@ -165,8 +168,11 @@ class TorchSource:
                 output_names=[t.name for t in self.outputs],
                 dynamic_shapes=(dynamic,),
             )
-            model: bytes = program.model_proto.SerializeToString()
-        return model
+        return onnx_graph.finish(self.path, program.model_proto)
+
+    def _wide(self) -> bool:
+        """Tell whether a 64-bit type is part of the interface, which litert-torch would narrow to 32 bits."""
+        return any(t.dtype in ("int64", "float64") for t in (*self.inputs, *self.outputs))
 
     def _examples(self, batch: int) -> Tensors:
         """Return the examples with a dynamic batch set to `batch`; the exporter takes 0 and 1 for constants."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 
 def versions(*distributions: str) -> dict[str, str]:
-    """Return the installed version of each distribution."""
-    return {name: version(name) for name in distributions}
+    """Return the version of each distribution; ``unknown`` where its module came under another name."""
+    return {name: _version(name) for name in distributions}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "unknown"

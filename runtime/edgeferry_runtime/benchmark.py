@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -218,8 +219,9 @@ def conditions(before: Mapping[str, Any], after: Mapping[str, Any], cores: int) 
         warnings.append(f"throttled: {', '.join(words)}; check cooling and power supply")
     if before.get("load1", 0) > max(1.0, cores / 2):
         warnings.append(f"busy: load {before['load1']:.1f} on {cores} cores before the run")
-    if after.get("frequency_mhz", 0) < 0.9 * before.get("frequency_mhz", 0):
-        warnings.append(f"slowed: from {before['frequency_mhz']:.0f} to {after.get('frequency_mhz', 0):.0f} MHz")
+    first, last = before.get("frequency_mhz", 0), after.get("frequency_mhz", math.inf)
+    if last < 0.9 * first:
+        warnings.append(f"slowed: from {first:.0f} to {last:.0f} MHz")
     return tuple(warnings)
 
 

@@ -39,6 +39,7 @@ def artifacts(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dic
         "int8.tflite": tiny.tflite_logistic_int8(),
         "pair.tflite": tiny.tflite_pair(),
         "dense.tflite": tiny.tflite_dense(16, 2),
+        "second.tflite": tiny.tflite_second_subgraph(),
         "double.onnx": tiny.onnx_double(),
         "batch.onnx": tiny.onnx_double(dynamic=True),
         "int8.onnx": tiny.onnx_identity_int8(),

@@ -14,13 +14,20 @@ DTYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, 
 
 
 class Graph:
-    """A TFLite file with one subgraph, built up tensor by tensor."""
+    """A TFLite file, built up tensor by tensor; a signature runs its last subgraph."""
 
     def __init__(self) -> None:
+        self.earlier: list[schema.SubGraphT] = []
         self.subgraph = schema.SubGraphT()
         self.subgraph.tensors, self.subgraph.operators = [], []
         self.codes: list[schema.OperatorCodeT] = []
         self.buffers = [schema.BufferT()]
+
+    def next_subgraph(self, inputs, outputs) -> None:
+        self.subgraph.inputs, self.subgraph.outputs = list(inputs), list(outputs)
+        self.earlier.append(self.subgraph)
+        self.subgraph = schema.SubGraphT()
+        self.subgraph.tensors, self.subgraph.operators = [], []
 
     def tensor(self, name, shape, dtype="float32", data=None, quantization=None, signature=None) -> int:
         tensor = schema.TensorT()
@@ -51,10 +58,11 @@ class Graph:
     def file(self, inputs, outputs, signature=None) -> bytes:
         self.subgraph.inputs, self.subgraph.outputs = list(inputs), list(outputs)
         model = schema.ModelT()
-        model.version, model.subgraphs, model.description = 3, [self.subgraph], "tiny"
+        model.version, model.subgraphs, model.description = 3, [*self.earlier, self.subgraph], "tiny"
         model.operatorCodes, model.buffers = self.codes, self.buffers
         if signature:
             model.signatureDefs = [_signature(*signature)]
+            model.signatureDefs[0].subgraphIndex = len(model.subgraphs) - 1
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
@@ -62,7 +70,7 @@ class Graph:
 
 def _signature(inputs: dict[str, int], outputs: dict[str, int]) -> schema.SignatureDefT:
     found = schema.SignatureDefT()
-    found.signatureKey, found.subgraphIndex = "serving_default", 0
+    found.signatureKey = "serving_default"
     found.inputs, found.outputs = [], []
     for side, names in ((found.inputs, inputs), (found.outputs, outputs)):
         for name, index in names.items():
@@ -106,6 +114,17 @@ def tflite_pair() -> bytes:
     _binary(graph, "add", b, a, total)
     _binary(graph, "sub", b, a, gap)
     return graph.file((b, a), (total, gap), ({"a": a, "b": b}, {"gap": gap, "total": total}))
+
+
+def tflite_second_subgraph() -> bytes:
+    """``y = x - x`` in the main subgraph; ``answer = question + question`` in the one of the signature."""
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    _binary(graph, "sub", x, x, y)
+    graph.next_subgraph((x,), (y,))
+    question, answer = graph.tensor("q", (1, 4)), graph.tensor("a", (1, 4))
+    _binary(graph, "add", question, question, answer)
+    return graph.file((question,), (answer,), ({"question": question}, {"answer": answer}))
 
 
 def tflite_dense(width: int, layers: int) -> bytes:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeferry_runtime.engines import Delegate
 from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError
@@ -30,6 +30,14 @@ DTYPES: Mapping[str, str] = {
     "tensor(string)": "object",
     **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
+
+
+class Node(NamedTuple):
+    """An input or output as the session tells it; a dimension without a number is a name or None."""
+
+    name: str
+    type: str
+    shape: Sequence[int | str | None]
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,15 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
             options = _options(runtime, delegate)
             session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
         quantized = session.get_modelmeta().custom_metadata_map.get(QUANTIZATION_KEY, "{}")
+        sources, targets = (
+            [Node(node.name, node.type, node.shape) for node in nodes]
+            for nodes in (session.get_inputs(), session.get_outputs())
+        )
     except refusals as error:
         raise refusal(path, error) from error
     known = _quantizations(path, quantized)
-    inputs = tuple(_spec(path, node, known) for node in session.get_inputs())
-    outputs = tuple(_spec(path, node, known) for node in session.get_outputs())
+    inputs = tuple(_spec(path, node, known) for node in sources)
+    outputs = tuple(_spec(path, node, known) for node in targets)
     run = _call(session, (inputs, outputs), path, refusals)
     return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run)
 
@@ -126,7 +138,7 @@ def _quantizations(path: Path, text: str) -> dict[str, Quantization]:
         raise CorruptFileError(path, reason, "convert the source again") from error
 
 
-def _spec(path: Path, node: Any, quantizations: Mapping[str, Quantization]) -> TensorSpec:
+def _spec(path: Path, node: Node, quantizations: Mapping[str, Quantization]) -> TensorSpec:
     if node.type not in DTYPES:
         raise EngineError(path, f"{node.name} is a {node.type}, which NumPy cannot hold", "give a model of tensors")
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)

@@ -33,7 +33,7 @@ def profile_text(profile: Profile) -> str:
 
 def duration(milliseconds: float) -> str:
     """Write milliseconds with three digits, in the unit that fits."""
-    for limit, factor, unit in ((1.0, 1e3, "us"), (1e3, 1.0, "ms")):
+    for limit, factor, unit in ((0.9995, 1e3, "us"), (999.5, 1.0, "ms")):
         if milliseconds < limit:
             return f"{milliseconds * factor:.3g} {unit}"
     return f"{milliseconds / 1e3:.4g} s"

@@ -7,37 +7,24 @@ folder, which is gone whatever happens, and writes the bundle when the proof has
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
-import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgeferry_converter.data import Data, Samples, check_calibration, declared_range, open_data, random_samples
+from edgeferry_converter.bundling import Proof, bundle, check_labels, read_labels
+from edgeferry_converter.data import Data, Samples, check_calibration, open_data, random_samples
 from edgeferry_converter.quantize import Job, quantize
 from edgeferry_converter.recipe import Recipe, check_keys, plain_name
 from edgeferry_converter.sources import Source, SourceSpec, detect, open_source
 from edgeferry_converter.verification import check, compare, record
-from edgeferry_runtime import __version__
-from edgeferry_runtime.bundle import (
-    LABELS,
-    PROBE,
-    RECIPE,
-    Bundle,
-    Manifest,
-    Probe,
-    check_output,
-    sha256_file,
-    write_bundle,
-)
-from edgeferry_runtime.errors import ConversionError, DataError, MissingFileError, UsageError
+from edgeferry_runtime.bundle import Bundle, Probe, check_output
+from edgeferry_runtime.errors import ConversionError, MissingFileError, UsageError
 from edgeferry_runtime.guard import try_in_child
-from edgeferry_runtime.model import Model, load
-from edgeferry_runtime.numerics import OutputError, is_distribution
+from edgeferry_runtime.model import load
 from edgeferry_runtime.tensors import TensorSpec
 
 
@@ -80,15 +67,6 @@ class ConversionPlan:
     calibration: Data | None = None
     probe: Data | None = None
     labels: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Proof:
-    """What verification found."""
-
-    probe: Probe
-    errors: tuple[OutputError, ...]
-    origin: str
 
 
 def convert(
@@ -134,13 +112,7 @@ def plan(source: str | os.PathLike[str], output: str | os.PathLike[str], recipe:
     check_output(target)
     if recipe.weights is not None and not recipe.weights.is_file():
         raise MissingFileError(recipe.weights, "no such weights", "check the path")
-    if found in ("tflite", "onnx") and found != recipe.to:
-        fix = f"use --to {found}, or give the model that it was made from"
-        raise UsageError(f"--to {recipe.to}", f"{spec} is {found} already and lowers to nothing else", fix)
-    if recipe.quantize == "int8" and recipe.calibrate is None:
-        reason = "needs the range of every activation, and there is no data to take it from"
-        fix = "give --calibrate DATA with typical samples, or use --quantize dynamic"
-        raise UsageError("--quantize int8", reason, fix)
+    _check_way(spec, found, recipe)
     calibration = open_data(recipe.calibrate, recipe.preprocess) if recipe.calibrate else None
     probe = open_data(recipe.probe, recipe.preprocess) if recipe.probe else None
     data = probe or calibration
@@ -152,38 +124,35 @@ def plan(source: str | os.PathLike[str], output: str | os.PathLike[str], recipe:
         name=recipe.name or plain_name(target.absolute().name),
         calibration=calibration,
         probe=probe,
-        labels=_read_labels(recipe.labels) if recipe.labels else (),
+        labels=read_labels(recipe.labels) if recipe.labels else (),
     )
+
+
+def _check_way(spec: SourceSpec, found: str, recipe: Recipe) -> None:
+    """Refuse what the source does not lower to, and int8 without data."""
+    if found in ("tflite", "onnx") and found != recipe.to:
+        fix = f"use --to {found}, or give the model that it was made from"
+        raise UsageError(f"--to {recipe.to}", f"{spec} is {found} already and lowers to nothing else", fix)
+    if recipe.quantize == "int8" and recipe.calibrate is None:
+        reason = "needs the range of every activation, and there is no data to take it from"
+        fix = "give --calibrate DATA with typical samples, or use --quantize dynamic"
+        raise UsageError("--quantize int8", reason, fix)
 
 
 def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
     """Carry out a plan; see `convert`."""
-    recipe = plan.recipe
     with tempfile.TemporaryDirectory(prefix="edgeferry-") as folder:
-        lowered, artifact = Path(folder) / f"float.{recipe.to}", Path(folder) / f"model.{recipe.to}"
         with _step(progress, f"open {plan.spec.path.name} ({plan.format})"):
             source = open_source(plan.spec)
         samples, origin = _probe_samples(plan, source)
-        calibration = _calibration(plan, source)
         with _step(progress, f"run the source on {len(samples)} samples ({origin})"):
             probe = record(samples.path, source, samples)
-        _check_labels(plan, probe)
-        with _step(progress, f"lower to {recipe.to}"):
-            source.lower(recipe.to, lowered)
-        tools: Mapping[str, str] = {}
-        if recipe.quantize == "none":
-            lowered.rename(artifact)
-        else:
-            with _step(progress, f"quantize to {recipe.quantize}"):
-                tools = quantize(
-                    recipe.to, Job(lowered, artifact, recipe.quantize, recipe.io_dtype, calibration, str(plan.spec))
-                )
+        check_labels(plan.recipe.labels, plan.labels, probe)
+        float_file, artifact, tools = _make_artifact(plan, source, Path(folder), progress)
         with _step(progress, f"verify {len(probe)} samples"):
-            manifest, proof = _verify(plan, source, artifact, _Proof(probe, (), origin))
-        float_bytes = lowered.stat().st_size if lowered.exists() else artifact.stat().st_size
-        verification = {**manifest.verification, "float_bytes": float_bytes}
-        manifest = replace(manifest, tools={**manifest.tools, **source.tools, **tools}, verification=verification)
-        return write_bundle(plan.output, manifest, lambda parts: _fill(plan, parts, artifact, proof.probe))
+            proof = _prove(plan, source, artifact, probe)
+        proof = replace(proof, origin=origin, float_bytes=float_file.stat().st_size, tools={**proof.tools, **tools})
+        return bundle(plan, source, artifact, proof)
 
 
 @contextlib.contextmanager
@@ -205,6 +174,23 @@ def _probe_samples(plan: ConversionPlan, source: Source) -> tuple[Samples, str]:
     return random_samples(source.inputs, recipe.samples, recipe.seed, recipe.shape), "random"
 
 
+def _make_artifact(
+    plan: ConversionPlan, source: Source, folder: Path, progress: Progress | None
+) -> tuple[Path, Path, dict[str, str]]:
+    """Lower, and quantize where that is asked for; return the float file, the artifact and the quantizer's version."""
+    recipe = plan.recipe
+    calibration = _calibration(plan, source)
+    lowered, artifact = folder / f"float.{recipe.to}", folder / f"model.{recipe.to}"
+    with _step(progress, f"lower to {recipe.to}"):
+        source.lower(recipe.to, lowered)
+    if recipe.quantize == "none":
+        artifact = lowered.rename(artifact)
+        return artifact, artifact, {}
+    with _step(progress, f"quantize to {recipe.quantize}"):
+        job = Job(lowered, artifact, recipe.quantize, recipe.io_dtype, calibration, str(plan.spec))
+        return lowered, artifact, quantize(recipe.to, job)
+
+
 def _calibration(plan: ConversionPlan, source: Source) -> Samples | None:
     if plan.calibration is None or plan.recipe.quantize != "int8":
         return None
@@ -213,34 +199,17 @@ def _calibration(plan: ConversionPlan, source: Source) -> Samples | None:
     return samples
 
 
-def _verify(plan: ConversionPlan, source: Source, artifact: Path, proof: _Proof) -> tuple[Manifest, _Proof]:
+def _prove(plan: ConversionPlan, source: Source, artifact: Path, probe: Probe) -> Proof:
     """Run the artifact in its engine, first in a child process, and compare every output."""
     recipe = plan.recipe
     try_in_child(artifact)
     with load(artifact) as model:
         inputs, outputs = _ordered(model.inputs, source.inputs), _ordered(model.outputs, source.outputs)
-        proof = replace(proof, errors=compare(proof.probe, model))
-        engine = _engine(model)
+        errors = compare(probe, model)
+        engine = {model.engine: model.engine_version}
     precision = "float32" if recipe.quantize == "none" else recipe.quantize
-    check(f"{plan.spec} as {recipe.to} {precision}", proof.errors, recipe.limits, recipe.quantize)
-    manifest = Manifest(
-        name=plan.name,
-        artifact=artifact.name,
-        format=recipe.to,
-        precision=recipe.quantize,
-        inputs=inputs,
-        outputs=outputs,
-        source=_describe(plan, source),
-        tolerance=recipe.limits,
-        verification=_report(proof, source.inputs, recipe.seed),
-        tools={"edgeferry": __version__, **engine},
-        preprocess=recipe.preprocess,
-    )
-    return manifest, proof
-
-
-def _engine(model: Model) -> dict[str, str]:
-    return {model.engine: model.engine_version}
+    check(f"{plan.spec} as {recipe.to} {precision}", errors, recipe.limits, recipe.quantize)
+    return Proof(probe, errors, inputs, outputs, tools=engine)
 
 
 def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -251,64 +220,3 @@ def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> tuple
         reason = f"has {', '.join(by_name)}, and its source {', '.join(names)}"
         raise ConversionError("artifact", reason, "report this: names must survive")
     return tuple(by_name[name] for name in names)
-
-
-def _describe(plan: ConversionPlan, source: Source) -> dict[str, Any]:
-    spec = plan.spec
-    described: dict[str, Any] = {
-        "name": f"{spec.path.name}:{spec.factory}" if spec.factory else spec.path.name,
-        "format": plan.format,
-        "framework": source.framework,
-        "sha256": hash_source(spec.path),
-    }
-    if spec.weights is not None:
-        described["weights"] = {"name": spec.weights.name, "sha256": sha256_file(spec.weights)}
-    return described
-
-
-def hash_source(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's relative paths and file hashes, as 64 hex digits."""
-    if path.is_file():
-        return sha256_file(path)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def _report(proof: _Proof, inputs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
-    report: dict[str, Any] = {"probe": proof.origin, "samples": len(proof.probe)}
-    if proof.origin == "random":
-        ranges = {spec.name: declared_range(spec) for spec in inputs}
-        said = ", ".join(f"{name} in {low:g} to {high:g}" for name, (low, high) in ranges.items())
-        report["note"] = f"random inputs of seed {seed} ({said}), because no data was given; --probe gives real ones"
-    return {**report, "outputs": [error.to_dict() for error in proof.errors]}
-
-
-def _fill(plan: ConversionPlan, parts: Path, artifact: Path, probe: Probe) -> None:
-    shutil.copyfile(artifact, parts / artifact.name)
-    probe.save(parts / PROBE)
-    (parts / RECIPE).write_text(plan.recipe.to_toml(plan.output.absolute()), encoding="utf-8")
-    if plan.labels:
-        (parts / LABELS).write_text("\n".join(plan.labels) + "\n", encoding="utf-8")
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        raise MissingFileError(path, "no such labels", "check the path")
-    try:
-        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
-    except ValueError as error:
-        raise DataError(path, f"is no UTF-8 text ({error})", "give one class name a line") from error
-    if not any(labels):
-        raise DataError(path, "holds no labels", "give one class name a line")
-    return labels
-
-
-def _check_labels(plan: ConversionPlan, probe: Probe) -> None:
-    """Refuse labels of another number than the classes of every output that is a distribution."""
-    classes = {name: values.shape[-1] for name, values in probe.outputs.items() if is_distribution(values)}
-    if plan.labels and classes and len(plan.labels) not in classes.values():
-        listed = ", ".join(f"{name!r} has {count}" for name, count in classes.items())
-        reason = f"has {len(plan.labels)} labels, and the output {listed} classes"
-        raise DataError(plan.recipe.labels, reason, "give one label a class")

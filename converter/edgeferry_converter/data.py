@@ -211,9 +211,12 @@ def _check_range(subject: str, value: Array, spec: TensorSpec) -> None:
 
 
 def declared_range(spec: TensorSpec) -> tuple[float, float]:
-    """Return the lowest and highest real value of an input: of its quantization, else 0 and 1 for floats."""
+    """Return the lowest and highest real value of an input.
+
+    That is what its quantization can hold; without one 0 and 1 for floats and booleans, 0 and 9 for integers.
+    """
     if spec.quantization is None:
-        return (0.0, 1.0)
+        return (0.0, 9.0) if np.dtype(spec.dtype).kind in "iu" else (0.0, 1.0)
     limits = np.iinfo(spec.dtype)
     low, high = spec.quantization.dequantize(np.array([limits.min, limits.max], dtype=spec.dtype)).tolist()
     return (low, high)

@@ -1,0 +1,142 @@
+"""What a bundle says: the manifest, the recipe and the labels beside a proven artifact."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeferry_converter.data import declared_range
+from edgeferry_converter.sources import Source
+from edgeferry_runtime import __version__
+from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, sha256_file, write_bundle
+from edgeferry_runtime.errors import DataError, MissingFileError
+from edgeferry_runtime.numerics import OutputError, is_distribution
+from edgeferry_runtime.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edgeferry_converter.conversion import ConversionPlan
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What verification found.
+
+    Attributes:
+        probe: What the source was fed, and what it answered.
+        errors: The distance of each output.
+        inputs: The artifact's inputs, in the source's order.
+        outputs: The artifact's outputs, in the source's order.
+        origin: Where the inputs came from: ``probe``, ``calibration`` or ``random``.
+        float_bytes: Size of the artifact before quantization.
+        tools: Versions of the engine and the quantizer.
+    """
+
+    probe: Probe
+    errors: tuple[OutputError, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    origin: str = "random"
+    float_bytes: int = 0
+    tools: Mapping[str, str] = field(default_factory=dict)
+
+
+def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -> Bundle:
+    """Write the bundle of a proven artifact, whole or not at all.
+
+    Raises:
+        OutputExistsError: If the output folder exists and is not ours.
+    """
+    recipe = plan.recipe
+    manifest = Manifest(
+        name=plan.name,
+        artifact=artifact.name,
+        format=recipe.to,
+        precision=recipe.quantize,
+        inputs=proof.inputs,
+        outputs=proof.outputs,
+        source=_describe(plan, source),
+        tolerance=recipe.limits,
+        verification=_report(proof, source.inputs, recipe.seed),
+        tools={"edgeferry": __version__, **source.tools, **proof.tools},
+        preprocess=recipe.preprocess,
+    )
+
+    def fill(parts: Path) -> None:
+        shutil.copyfile(artifact, parts / artifact.name)
+        proof.probe.save(parts / PROBE)
+        (parts / RECIPE).write_text(recipe.to_toml(plan.output.absolute()), encoding="utf-8")
+        if plan.labels:
+            (parts / LABELS).write_text("\n".join(plan.labels) + "\n", encoding="utf-8")
+
+    return write_bundle(plan.output, manifest, fill)
+
+
+def _describe(plan: ConversionPlan, source: Source) -> dict[str, Any]:
+    spec = plan.spec
+    described: dict[str, Any] = {
+        "name": f"{spec.path.name}:{spec.factory}" if spec.factory else spec.path.name,
+        "format": plan.format,
+        "framework": source.framework,
+        "sha256": hash_source(spec.path),
+    }
+    if spec.weights is not None:
+        described["weights"] = {"name": spec.weights.name, "sha256": sha256_file(spec.weights)}
+    return described
+
+
+def hash_source(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's relative paths and file hashes, as 64 hex digits."""
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def _report(proof: Proof, inputs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
+    """Say what was compared; random inputs are called so, with their ranges."""
+    report: dict[str, Any] = {"probe": proof.origin, "samples": len(proof.probe), "float_bytes": proof.float_bytes}
+    if proof.origin == "random":
+        said = ", ".join(f"{spec.name} in {_range(spec)}" for spec in inputs)
+        report["note"] = f"random inputs of seed {seed} ({said}), because no data was given; --probe gives real ones"
+    return {**report, "outputs": [error.to_dict() for error in proof.errors]}
+
+
+def _range(spec: TensorSpec) -> str:
+    low, high = declared_range(spec)
+    return f"{low:g} to {high:g}"
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read one class name a line.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is no text, or empty.
+    """
+    if not path.is_file():
+        raise MissingFileError(path, "no such labels", "check the path")
+    try:
+        labels = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except ValueError as error:
+        raise DataError(path, f"is no UTF-8 text ({error})", "give one class name a line") from error
+    if not any(labels):
+        raise DataError(path, "holds no labels", "give one class name a line")
+    return labels
+
+
+def check_labels(path: Path | None, labels: Sequence[str], probe: Probe) -> None:
+    """Refuse labels of another number than the classes of every output that is a distribution.
+
+    Raises:
+        DataError: Naming those outputs.
+    """
+    classes = {name: values.shape[-1] for name, values in probe.outputs.items() if is_distribution(values)}
+    if labels and classes and len(labels) not in classes.values():
+        listed = ", ".join(f"{name!r} has {count}" for name, count in classes.items())
+        raise DataError(path, f"has {len(labels)} labels, and the output {listed} classes", "give one label a class")

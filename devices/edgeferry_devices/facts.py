@@ -60,7 +60,9 @@ def gather(device: Device) -> Facts:
 def _remote(device: RemoteDevice) -> Facts:
     place = provision.look(device, device.entry.root)
     found = platforms.ask(device, [place.python]) or platforms.ask(device)
-    python = platforms.choose(device.name, found).python
+    if not found:
+        platforms.choose(device.name, found)
+    python = max(found, key=lambda platform: platform.version).python
     done = device.exec([python, "-I", "-"], stdin=script()).check(device.name)
     told = next(platforms.answers(done.stdout), None)
     if told is None:

@@ -38,6 +38,9 @@ def faults(device: str, doing: str) -> Iterator[None]:
         raise
     except TimeoutError as error:
         raise _timeout(device, doing) from error
+    except paramiko.ChannelException as error:
+        reason = f"its SSH server refused another session while {doing} ({error.text})"
+        raise DeviceError(device, reason, "end other sessions there, or raise MaxSessions") from error
     except paramiko.SSHException as error:
         if "timeout" in str(error).lower():
             raise _timeout(device, doing) from error

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from edgeferry_devices.device import Device, Say
 
 INSTALL_TIMEOUT_S = 900.0
+LARGE_BYTES = 5_000_000
+"""From this size on a wheel is named while it is sent."""
 LOOK = """\
 case "$0" in "~/"*) r="$HOME/${0#??}";; *) r="$0";; esac
 printf '\\nedgeferry-root %s\\n' "$r"; cat "$r/venv/edgeferry.json" 2>/dev/null; exit 0
@@ -138,6 +140,8 @@ def _bring(device: Device, python: str, root: str, wheels: Sequence[Wheel], say:
     if missing:
         say(f"{device.name}: sending {len(missing)} wheels, {size / 1e6:.1f} MB")
     for wheel in missing:
+        if wheel.path.stat().st_size > LARGE_BYTES:
+            say(f"{device.name}: sending {wheel.path.name.split('-')[0]}, {wheel.path.stat().st_size / 1e6:.1f} MB")
         device.put(wheel.path, f"{answer['incoming']}/{wheel.sha256}.part")
 
 

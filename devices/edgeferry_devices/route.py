@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+import glob
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +73,34 @@ def _config(host: str) -> Mapping[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found: Mapping[str, Any] = paramiko.SSHConfig.from_path(str(path)).lookup(host)
+        found: Mapping[str, Any] = paramiko.SSHConfig.from_text("\n".join(_lines(path, "Host *", 0))).lookup(host)
     except (paramiko.SSHException, OSError, ValueError, ImportError) as error:
         raise UsageError(path, f"cannot be read ({error})", "correct the file") from error
     return found
+
+
+def _lines(path: Path, block: str, depth: int) -> Iterator[str]:
+    """Yield a file's lines with those of the files that it includes, which paramiko leaves out.
+
+    Args:
+        path: The file.
+        block: The ``Host`` or ``Match`` line that holds where it is included; it holds again after each inclusion.
+        depth: How many inclusions deep it is; ssh_config(5) allows 16.
+    """
+    if depth > 16:
+        raise ValueError(f"{path} is included more than 16 deep")
+    for line in path.read_text(encoding="utf-8").splitlines():
+        keyword, _, value = line.strip().replace("=", " ", 1).partition(" ")
+        if keyword.lower() in ("host", "match"):
+            block = line
+        if keyword.lower() != "include":
+            yield line
+            continue
+        for pattern in shlex.split(value):
+            where = str(Path.home() / ".ssh" / Path(pattern).expanduser())
+            for name in sorted(glob.glob(where)):  # noqa: PTH207 - the pattern is absolute
+                yield from _lines(Path(name), block, depth + 1)
+        yield block
 
 
 def _refuse_unsupported(entry: Entry, config: Mapping[str, Any]) -> None:

@@ -240,14 +240,19 @@ class Store:
             for path in parent.iterdir():
                 if path.resolve() not in kept and is_bundle(path):
                     shutil.rmtree(path, ignore_errors=True)
-        used = {
-            digest
-            for manifest in self.root.glob(f"bundles/*/releases/*/{MANIFEST}")
-            for digest in json.loads(manifest.read_text(encoding="utf-8"))["files"].values()
-        }
+        manifests = self.root.glob(f"bundles/*/releases/*/{MANIFEST}")
+        used = {digest for manifest in manifests for digest in _contents(manifest)}
         for blob in (self.root / "store").iterdir():
             if blob.is_file() and blob.name not in used:
                 blob.unlink()
+
+
+def _contents(manifest: Path) -> list[str]:
+    """Return the contents that a release uses; a damaged one keeps its own links to them."""
+    try:
+        return list(json.loads(manifest.read_text(encoding="utf-8"))["files"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _sync(path: Path) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import paramiko
@@ -136,11 +137,20 @@ def pump(read: Callable[[int], bytes], write: Callable[[bytes], object], finish:
 class Files(paramiko.SFTPServerInterface):
     """The real file system."""
 
+    def __init__(self, server: paramiko.ServerInterface) -> None:
+        self.streams: list[IO[bytes]] = []
+
+    def session_ended(self) -> None:
+        for stream in self.streams:
+            with contextlib.suppress(OSError):
+                stream.close()
+
     def open(self, path: str, flags: int, attr: paramiko.SFTPAttributes) -> paramiko.SFTPHandle | int:
         try:
             stream = os.fdopen(os.open(path, flags, 0o600), "r+b" if flags & os.O_RDWR else "wb" if flags & 1 else "rb")
         except OSError as error:
             return paramiko.SFTPServer.convert_errno(error.errno)
+        self.streams.append(stream)
         handle = paramiko.SFTPHandle(flags)
         handle.readfile = handle.writefile = stream
         return handle

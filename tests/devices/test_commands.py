@@ -149,6 +149,20 @@ def test_info_installs_nothing(ferry: Ferry, server: Any, tmp_path: Path) -> Non
     assert not (tmp_path / "bare").exists()
 
 
+def test_info_of_a_board_that_cannot_take_us(ferry: Ferry, start_server: Callable, tmp_path: Path) -> None:
+    """What it is can be told even where no engine would run."""
+    (tmp_path / "bin").mkdir()
+    for name in ("sh", "cat"):
+        (tmp_path / "bin" / name).symlink_to(f"/bin/{name}")
+    python = tmp_path / "bin" / "python3"
+    python.write_text(f'#!/bin/sh\n{sys.executable} "$@" | sed "s/\\"bits\\": 64/\\"bits\\": 32/"\n')
+    python.chmod(0o755)
+    server = start_server(f"{tmp_path / 'bin'}:/usr/bin")
+    server.trust()
+    inventory.add(server.entry(tmp_path / "bare"))
+    assert ferry("device", "info", "pi")[0] == 0
+
+
 def test_push_and_push_again(ferry: Ferry, place: Any, bundle: Bundle) -> None:
     code, out, err = ferry("push", bundle.path, place.name)
     assert code == 0

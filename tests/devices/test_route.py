@@ -75,6 +75,31 @@ def test_known_hosts_options(config: Path, home: Path) -> None:
     assert route.known_hosts[0] == home / "fleet_hosts"
 
 
+def test_included_files_count_where_they_stand(config: Path) -> None:
+    folder = config.parent / "conf d"
+    folder.mkdir()
+    (folder / "a").write_text("User everyone\nHost one\n  Port 1111\n")
+    (folder / "b").write_text("Host one two\n  Port 2222\n")
+    config.write_text('Include "conf d/*"\nHost two\n  Include = none/*\n  User second\nHost *\n  HostName h\n')
+    one, two = resolve(Entry("pi", "one")), resolve(Entry("pi", "two"))
+    assert (one.host, one.user, one.port) == ("h", "everyone", 1111)
+    assert (two.host, two.user, two.port) == ("h", "everyone", 2222)
+
+
+def test_inclusion_in_a_block_holds_for_the_block(config: Path) -> None:
+    (config.parent / "extra").write_text("Port 1111\nHost other\n  User wrong\n")
+    config.write_text("Host one\n  Include extra\n  User first\n")
+    assert resolve(Entry("pi", "one")).port == 1111
+    assert resolve(Entry("pi", "one")).user == "first"
+    assert resolve(Entry("pi", "two")).port == 22
+
+
+def test_endless_inclusion_is_refused(config: Path) -> None:
+    config.write_text("Include config\n")
+    with pytest.raises(UsageError, match="more than 16 deep"):
+        resolve(Entry("pi", "one"))
+
+
 @pytest.mark.parametrize("text", ["Host pi\n  Port x\n", "Match nonsense\n", "Host 'pi\n"])
 def test_damaged_config_is_named(config: Path, text: str) -> None:
     config.write_text(text)

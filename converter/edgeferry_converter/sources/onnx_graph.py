@@ -34,7 +34,7 @@ def rename(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) ->
 
 
 def finish(subject: object, model: Any) -> bytes:
-    """Infer shapes, check the graph, and serialize it.
+    """Forget where the graph was traced, infer shapes, check the graph, and serialize it.
 
     Raises:
         ConversionError: If the checker refuses it.
@@ -42,10 +42,21 @@ def finish(subject: object, model: Any) -> bytes:
     import onnx
 
     with foreign(subject, "the ONNX checker refused the graph"):
+        _forget_traces(model.graph)
         inferred = onnx.shape_inference.infer_shapes(model)
         onnx.checker.check_model(inferred)
         content: bytes = inferred.SerializeToString(deterministic=True)
     return content
+
+
+def _forget_traces(graph: Any) -> None:
+    """Drop the stack traces that exporters leave at nodes: they tell paths of the machine that converted."""
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                _forget_traces(body)
 
 
 def _values(graph: Any) -> set[str]:

@@ -93,6 +93,18 @@ def test_weights_are_symmetric_per_channel_and_activations_are_not(artifacts: di
     assert -128 in [int(t.quantization.zeroPoint[0]) for t in activations], "a ReLU's range begins at zero"
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stored_values_are_aligned_for_every_processor(
+    variant: tuple[str, str], artifacts: dict[tuple[str, str], Path]
+) -> None:
+    content = np.frombuffer(artifacts[variant].read_bytes(), np.uint8)
+    model = flatbuffers.Model.GetRootAs(content)
+    stored = [model.Buffers(i).DataAsNumpy() for i in range(model.BuffersLength()) if model.Buffers(i).DataLength()]
+    assert len(stored) > 4
+    begin = content.__array_interface__["data"][0]
+    assert {(values.__array_interface__["data"][0] - begin) % 16 for values in stored} == {0}
+
+
 def test_ranges_are_the_true_extremes_of_all_samples(samples: Samples) -> None:
     content = FLOAT.read_bytes()
     whole = true_ranges(FLOAT, content, samples)

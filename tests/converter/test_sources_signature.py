@@ -42,7 +42,7 @@ def _adder() -> bytes:
         operator.builtinOptionsType, operator.builtinOptions = options_type, options
         model.operatorCodes.append(code)
         graph.operators.append(operator)
-    return signature._pack(model)
+    return signature.pack(model)
 
 
 def _tensor(name: str) -> schema.TensorT:
@@ -98,7 +98,7 @@ def test_buffers_are_aligned() -> None:
         buffer = schema.BufferT()
         buffer.data = np.arange(size, dtype=np.uint8)
         tree.buffers.append(buffer)
-    packed = signature._pack(tree)
+    packed = signature.pack(tree)
     model = schema.Model.GetRootAs(packed, 0)
     for i in range(1, model.BuffersLength()):
         table = model.Buffers(i)._tab
@@ -112,7 +112,7 @@ def test_weights_outside_the_flatbuffer_are_refused() -> None:
     buffer.offset, buffer.size = 4096, 16
     tree.buffers.append(buffer)
     with pytest.raises(ConversionError, match="outside its flatbuffer"):
-        signature._pack(tree)
+        signature.pack(tree)
 
 
 def test_unique() -> None:

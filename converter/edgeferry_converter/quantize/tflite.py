@@ -14,6 +14,7 @@ from typing import Any
 from edgeferry_converter.quantize import Job
 from edgeferry_converter.quantize.tflite_ranges import is_constant, true_ranges
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_converter.sources.signature import pack
 from edgeferry_runtime.errors import ConversionError
 
 FLOAT32, FLOAT16, INT8 = 0, 1, 9
@@ -38,7 +39,7 @@ def quantize_tflite(job: Job) -> dict[str, str]:
     unsigned = model.signatureDefs is None
     model.signatureDefs = model.signatureDefs or []  # the quantizer fails where the list is absent
     if make_names_unique(model) or unsigned:
-        content = bytes(flatbuffers.convert_object_to_bytearray(model))
+        content = pack(model)
     ranges = true_ranges(job.subject, content, job.samples) if job.samples is not None else None
     with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
         quantized = flatbuffers.read_model_from_bytearray(_run(content, job, ranges))
@@ -47,7 +48,7 @@ def quantize_tflite(job: Job) -> dict[str, str]:
         raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
     restore_borders(original, quantized)
     _check_borders(job, original, quantized)
-    job.target.write_bytes(flatbuffers.convert_object_to_bytearray(quantized))
+    job.target.write_bytes(pack(quantized))
     return {"ai-edge-quantizer": version("ai-edge-quantizer")}
 
 

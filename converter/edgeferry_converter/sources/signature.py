@@ -56,7 +56,7 @@ def rename(model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) 
     graph = tree.subgraphs[first.subgraphIndex]
     first.inputs, graph.inputs = _reorder(first.inputs, inputs)
     first.outputs, graph.outputs = _reorder(first.outputs, outputs)
-    return _pack(tree)
+    return pack(tree)
 
 
 def ensure(model: bytes) -> bytes:
@@ -66,7 +66,7 @@ def ensure(model: bytes) -> bytes:
         return model
     graph = tree.subgraphs[0]
     tree.signatureDefs = [_signature(graph)]
-    return _pack(tree)
+    return pack(tree)
 
 
 def _signature(graph: Any) -> Any:
@@ -105,7 +105,7 @@ def _parse(model: bytes) -> Any:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
 
 
-def _pack(tree: Any) -> bytes:
+def pack(tree: Any) -> bytes:
     """Serialize with every buffer aligned to 16 bytes, as the schema demands and the object API forgets."""
     import flatbuffers
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import paramiko
 
 CHUNK_BYTES = 255 * 1024
-"""One SFTP write; OpenSSH takes at most 256 KiB a packet. With writes in flight it is twice as fast as `put`."""
+"""One SFTP write. OpenSSH takes at most 256 KiB a packet; large ones, many in flight, keep a line with delay full."""
 
 
 class RemoteDevice:

@@ -187,6 +187,12 @@ def test_push_of_no_bundle(ferry: Ferry, tmp_path: Path) -> None:
     assert "is no bundle" in error_line(err)
 
 
+def test_run_there_gives_what_run_here_gives(ferry: Ferry, place: Any, bundle: Bundle) -> None:
+    code, there, err = ferry("run", bundle.path, "--device", place.name, "--json")
+    assert code == 0, err
+    assert json.loads(there)["outputs"] == json.loads(ferry("run", bundle.path, "--json")[1])["outputs"]
+
+
 QUICK = ("--num-runs", "5", "--warmup-runs", "1", "--min-secs", "0")
 
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edgeferry_devices.profiling import profile_on
 from edgeferry_devices.pushing import push
 from edgeferry_devices.running import run_on_device
-from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.benchmark import BenchOptions
+from edgeferry_runtime.bundle import Bundle, Manifest, Probe, write_bundle
 from edgeferry_runtime.errors import BundleError, DataError, DeviceError, VerificationError
+from edgeferry_runtime.model import load
+from edgeferry_runtime.numerics import Tolerance
 
 
 def test_push_proves_and_publishes(place: Any, bundle: Bundle) -> None:
@@ -128,3 +133,26 @@ def test_run_on_device(place: Any, bundle: Bundle) -> None:
 def test_run_on_device_names_a_wrong_input(place: Any, bundle: Bundle) -> None:
     with pytest.raises(DataError, match=f"on {place.name}.*valid are x"):
         run_on_device(bundle.path, place.name, {"z": np.zeros((1, 8), np.float32)})
+
+
+@pytest.mark.zoo
+def test_a_real_int8_tflite_model(place: Any, zoo: Path, tmp_path: Path) -> None:
+    """The keyword spotter of MLPerf Tiny: int8 inside, real values outside."""
+    source = next(zoo.glob("mlperf-tiny/**/keyword_spotting/trained_models/kws_ref_model.tflite"))
+    with load(source) as model:
+        specs = model.inputs, model.outputs
+        shape = (2, *(abs(d) for d in specs[0][0].shape))
+        inputs = {specs[0][0].name: np.random.default_rng(0).normal(size=shape).astype(np.float32)}
+        golden = [model.run({name: values[i] for name, values in inputs.items()}) for i in range(2)]
+    outputs = {spec.name: np.stack([answer[spec.name] for answer in golden]) for spec in specs[1]}
+
+    def fill(folder: Path) -> None:
+        shutil.copyfile(source, folder / "model.tflite")
+        Probe(inputs, outputs).save(folder / "probe.npz")
+
+    manifest = Manifest("kws", "model.tflite", "tflite", "int8", *specs, {"format": "tflite"}, Tolerance(max_abs=1e-6))
+    bundle = write_bundle(tmp_path / "kws", manifest, fill)
+    assert push(bundle, place.device).figures[0]["max_abs"] <= 1e-6
+    measured = profile_on(bundle, place.name, BenchOptions(num_runs=5, min_secs=0.0))
+    assert measured.device == place.name
+    assert measured.artifact["format"] == "tflite"

@@ -101,8 +101,8 @@ def report(what: str, against: str, figures: tuple[float, float, float], target:
 def calls(folder: Path) -> list[bool]:
     """Measure a model's call against the engine's own calls."""
     cases = (
-        ("Model, TFLite float", "set, invoke, get", tiny_models.tflite_dense(128, 24), litert_calls, 5e-6),
-        ("Model, ONNX float", "session.run", tiny_models.onnx_dense(128, 5), onnxruntime_calls, 5e-6),
+        ("Model, TFLite float", "set, invoke, get", tiny_models.tflite_dense(96, 24), litert_calls, 5e-6),
+        ("Model, ONNX float", "session.run", tiny_models.onnx_dense(96, 12), onnxruntime_calls, 5e-6),
         ("Model, TFLite int8 raw", "set, invoke, get", tiny_models.tflite_logistic_int8(), litert_calls, 5e-6),
         (
             "Model, TFLite int8",
@@ -128,9 +128,11 @@ def calls(folder: Path) -> list[bool]:
 def starts() -> list[bool]:
     """Measure what a fresh process pays."""
     imports = interleave(start("-c", "import numpy"), start("-c", "import edgeferry_runtime, numpy"), STARTS)
+    loads = interleave(start("-c", "import numpy"), start("-c", "from edgeferry_runtime import load"), STARTS)
     helps = interleave(start("-c", "pass"), start("-m", "edgeferry_runtime", "--help"), STARTS)
     return [
         report("import edgeferry_runtime", "import numpy", imports, 10e-3),
+        report("from ... import load", "import numpy", loads, None),
         report("ferry --help", "python -c pass", helps, 150e-3),
     ]
 

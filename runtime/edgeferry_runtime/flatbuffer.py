@@ -12,6 +12,7 @@ import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias
 
 I32, U16, U32, U64 = (struct.Struct(code).unpack_from for code in ("<i", "<H", "<I", "<Q"))
@@ -19,6 +20,12 @@ I32, U16, U32, U64 = (struct.Struct(code).unpack_from for code in ("<i", "<H", "
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
 """The bytes of a file."""
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """Map a file that is not empty, so that only what is looked at is read."""
+    with path.open("rb") as stream:
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class FlatbufferError(ValueError):

@@ -1,14 +1,13 @@
 """The gate before an engine: native engines trust a file's content, so nothing reaches them unverified.
 
 `check_artifact` proves the structure in Python. A file can be well-formed and still crash an engine, so
-`try_in_child` loads and runs doubtful ones in a process of their own, which is this module run as a program.
+`try_in_child` loads and runs doubtful ones in a process of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 import signal
 import subprocess
@@ -24,12 +23,19 @@ from edgeferry_runtime.errors import (
     MissingFileError,
     UnknownFormatError,
 )
-from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError
+from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError, map_file
 from edgeferry_runtime.onnx_wire import WireError, walk_onnx
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
 from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
 
 AGAIN = "copy or convert it again"
+CHILD = """
+import sys
+sys.path = [folder for folder in sys.path if folder]
+from edgeferry_runtime.guard import child
+sys.exit(child(sys.argv[1]))
+"""
+"""The child's program. It does not import from the working folder, where the doubtful file may have brought company."""
 CHILD_MEMORY = 4 << 30
 """Bytes of address space that a child may take at least; the machine's memory where that is more."""
 
@@ -53,7 +59,7 @@ def check_artifact(path: str | os.PathLike[str]) -> str:
         raise MissingFileError(path, "no such file" if not path.is_dir() else "is a folder", "check the path")
     if not path.stat().st_size:
         raise CorruptFileError(path, "is empty", AGAIN)
-    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with map_file(path) as data:
         if data[4:8] == IDENTIFIER:
             _check_tflite(path, data)
             return "tflite"
@@ -115,10 +121,9 @@ def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> Non
         EngineError: If the engine refuses to load the artifact, or does not answer in time.
         EdgeferryError: What `check_artifact` raises, and a missing engine.
     """
-    command = [sys.executable, "-m", "edgeferry_runtime.guard", os.fspath(path)]
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    command = [sys.executable, "-c", CHILD, os.fspath(path)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=timeout_s, env=environment, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         reason = f"did not load and run within {timeout_s:g} s"
         raise EngineError(path, reason, "do not use this file on this machine") from None
@@ -164,7 +169,7 @@ def _load_and_run(path: str) -> None:
             model.run(feeds, raw=True)
 
 
-def main(path: str) -> int:
+def child(path: str) -> int:
     """Be the child: print an expected error as JSON."""
     _limit_memory()
     with claim_stdout() as answers:
@@ -174,7 +179,3 @@ def main(path: str) -> int:
             answers.write(json.dumps(encode_error(error)).encode())
             return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

@@ -6,9 +6,12 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 
 CHATTER = (b"INFO:", b"VERBOSE:")
+_ONE_AT_A_TIME = threading.RLock()
+"""The file descriptor is one for the whole process: two threads that swapped it at once would lose it."""
 
 
 @contextlib.contextmanager
@@ -18,12 +21,13 @@ def quiet_stderr() -> Iterator[None]:
     A process without a file descriptor 2 has nothing to silence.
     """
     try:
-        kept = os.dup(2)
+        os.fstat(2)
     except OSError:
         yield
         return
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        kept = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -24,6 +25,21 @@ def test_an_error_passes_and_stderr_comes_back(capfd: pytest.CaptureFixture[str]
         raise ValueError("inner")
     os.write(2, b"here\n")
     assert capfd.readouterr().err == "here\n"
+
+
+def test_threads_do_not_lose_stderr(capfd: pytest.CaptureFixture[str]) -> None:
+    def speak() -> None:
+        for _ in range(50):
+            with quiet_stderr():
+                os.write(2, b"INFO: chatter\n")
+
+    threads = [threading.Thread(target=speak) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(2, b"still here\n")
+    assert capfd.readouterr().err == "still here\n"
 
 
 def test_a_process_without_stderr_goes_on() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeferry_runtime.engines import Delegate
 from edgeferry_runtime.errors import EngineError, MissingExtraError
+from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
 from edgeferry_runtime.tflite_file import Signature, read_tflite
@@ -71,8 +72,8 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         EngineError: If the interpreter refuses the file.
     """
     package = import_engine(path)
-    with path.open("rb") as stream:
-        signature = read_tflite(stream.read()).primary
+    with map_file(path) as data:
+        signature = read_tflite(data).primary
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")

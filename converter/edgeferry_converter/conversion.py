@@ -22,7 +22,7 @@ from edgeferry_converter.recipe import Recipe, check_keys, plain_name
 from edgeferry_converter.sources import Source, SourceSpec, detect, open_source
 from edgeferry_converter.verification import check, compare, record
 from edgeferry_runtime.bundle import Bundle, Probe, check_output
-from edgeferry_runtime.errors import ConversionError, MissingFileError, UsageError
+from edgeferry_runtime.errors import ConversionError, CorruptFileError, EngineError, MissingFileError, UsageError
 from edgeferry_runtime.guard import try_in_child
 from edgeferry_runtime.model import load
 from edgeferry_runtime.tensors import TensorSpec
@@ -202,14 +202,26 @@ def _calibration(plan: ConversionPlan, source: Source) -> Samples | None:
 def _prove(plan: ConversionPlan, source: Source, artifact: Path, probe: Probe) -> Proof:
     """Run the artifact in its engine, first in a child process, and compare every output."""
     recipe = plan.recipe
-    try_in_child(artifact)
-    with load(artifact) as model:
-        inputs, outputs = _ordered(model.inputs, source.inputs), _ordered(model.outputs, source.outputs)
-        errors = compare(probe, model)
-        engine = {model.engine: model.engine_version}
+    with _runs_in_its_engine(plan):
+        try_in_child(artifact)
+        with load(artifact) as model:
+            inputs, outputs = _ordered(model.inputs, source.inputs), _ordered(model.outputs, source.outputs)
+            errors = compare(probe, model)
+            engine = {model.engine: model.engine_version}
     precision = "float32" if recipe.quantize == "none" else recipe.quantize
     check(f"{plan.spec} as {recipe.to} {precision}", errors, recipe.limits, recipe.quantize)
     return Proof(probe, errors, inputs, outputs, tools=engine)
+
+
+@contextlib.contextmanager
+def _runs_in_its_engine(plan: ConversionPlan) -> Iterator[None]:
+    """Say of an artifact that the engine refuses which source it came from, and not its temporary path."""
+    try:
+        yield
+    except (EngineError, CorruptFileError) as error:
+        other = "none" if plan.recipe.quantize != "none" else "dynamic, or another --to"
+        reason = f"became an artifact that its engine refuses: {error.reason}"
+        raise ConversionError(plan.spec, reason, f"use --quantize {other}") from error
 
 
 def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

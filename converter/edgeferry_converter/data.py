@@ -180,7 +180,7 @@ def fit(subject: str, value: Array, spec: TensorSpec) -> Array:
         what = "NaN" if np.isnan(cast).any() else "infinite values"
         raise DataError(subject, f"holds {what}", "remove such samples")
     _check_range(subject, cast, spec)
-    return np.ascontiguousarray(cast)
+    return np.asarray(cast, order="C")
 
 
 def _cast(subject: str, value: Array, dtype: np.dtype[np.generic]) -> Array:

@@ -132,6 +132,12 @@ def test_lossless_dtypes_are_taken(dtype: str) -> None:
     assert fit("data", np.ones((4, 4, 3), dtype), IMAGE).dtype == np.float32
 
 
+def test_a_number_stays_a_number() -> None:
+    rate = TensorSpec("rate", (), "int64")
+    assert fit("data", np.array([16000, 8000])[0], rate).shape == ()
+    assert next(iter(random_samples([rate], 2, 0, {})))["rate"].shape == ()
+
+
 def test_a_quantized_input_takes_real_values() -> None:
     assert fit("data", np.full(4, 100.0), STORED).dtype == np.float32
 

@@ -159,6 +159,21 @@ def test_a_file_without_signature_keeps_its_tensor_names(samples: Samples, tmp_p
         assert [spec.name for spec in load(target).inputs + load(target).outputs] == names
 
 
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_files_from_before_2020_are_read_right(
+    precision: str, samples: Samples, tmp_path: Path, artifacts: dict[tuple[str, str], Path]
+) -> None:
+    model = flatbuffers.read_model(str(FLOAT))
+    for code in model.operatorCodes:
+        code.builtinCode = 0
+    old, target = tmp_path / "old.tflite", tmp_path / "out.tflite"
+    flatbuffers.write_model(model, str(old))
+    quantize("tflite", Job(old, target, precision, "float32", samples if precision == "int8" else None))
+    new = load(artifacts[precision, "float32"])
+    for sample in samples.take(4):
+        np.testing.assert_array_equal(load(target).run(sample)["digit"], new.run(sample)["digit"])
+
+
 @pytest.mark.parametrize("variant", [("int8", "int8"), ("dynamic", "float32"), ("fp16", "float32")])
 def test_a_quantized_file_is_not_quantized_again(
     variant: tuple[str, str], artifacts: dict[tuple[str, str], Path], samples: Samples, tmp_path: Path

@@ -36,9 +36,8 @@ def quantize_tflite(job: Job) -> dict[str, str]:
         content = bytes(job.source.read_bytes())
         model = flatbuffers.read_model_from_bytearray(content)
     _refuse_quantized(job, model)
-    unsigned = model.signatureDefs is None
-    model.signatureDefs = model.signatureDefs or []  # the quantizer fails where the list is absent
-    if make_names_unique(model) or unsigned:
+    renamed = make_names_unique(model)
+    if modernize(model) or renamed:
         content = pack(model)
     ranges = true_ranges(job.subject, content, job.samples) if job.samples is not None else None
     with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
@@ -109,6 +108,20 @@ def _text(name: bytes | str | None) -> str:
 def _borders(model: Any) -> list[Any]:
     """Return the tensors at the borders of every subgraph: inputs, then outputs."""
     return [s.tensors[i] for s in model.subgraphs for i in (*s.inputs, *s.outputs)]
+
+
+def modernize(model: Any) -> bool:
+    """Put an old file into the form that the quantizer reads; return whether anything changed.
+
+    It fails where there is no list of signatures, and takes every operator of files from before 2020 for an ADD:
+    they tell the kind in a field that is deprecated since.
+    """
+    old = [code for code in model.operatorCodes if code.builtinCode < code.deprecatedBuiltinCode]
+    for code in old:
+        code.builtinCode = code.deprecatedBuiltinCode
+    unsigned = model.signatureDefs is None
+    model.signatureDefs = model.signatureDefs or []
+    return unsigned or bool(old)
 
 
 def make_names_unique(model: Any) -> bool:

@@ -59,7 +59,7 @@ def exits():
 def lists():
     class Lists(Net):
         def forward(self, image):
-            return [super(Lists, self).forward(image), [image]]
+            return [super(Lists, self).forward(image), [3]]
     return Lists()
 '''
 

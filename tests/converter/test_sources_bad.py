@@ -17,7 +17,7 @@ import pytest
 
 from edgeferry_converter.quiet import quiet
 from edgeferry_converter.sources import SourceSpec, open_source
-from edgeferry_converter.sources.exported import check_archive
+from edgeferry_converter.sources.exported_archive import check_archive
 from edgeferry_converter.sources.torch_weights import read_state
 from edgeferry_runtime.errors import (
     ArtifactError,
@@ -160,6 +160,13 @@ def test_exported_with_a_bomb_among_its_inputs(exported: Path, tmp_path: Path) -
     [
         ("two/data/weights/model_weights_config.json", {"config": {"w": {"use_pickle": True}}}, "pickled tensors"),
         ("two/models/model.json", {"expr_str": "__import__('os').system('true')"}, "size expression"),
+        ("two/models/model.json", {"target": "torch.os.system"}, "a function that is no operator"),
+        ("two/models/model.json", {"target": "torch.ops.aten.relu.__globals__"}, "a function that is no operator"),
+        ("two/models/model.json", {"target": "_operator.attrgetter"}, "a function that is no operator"),
+        ("two/models/model.json", {"name": "x=print(1)"}, "has a name that is none"),
+        ("two/models/model.json", {"forward_arg_names": ["x", "y=f()"]}, "has a name that is none"),
+        ("two/models/model.json", {"in_spec": '{"context": "[a=f()]"}'}, "an input structure that is none"),
+        ("two/data/constants/model_constants_config.json", {"path_name": "opaque_obj_0"}, "carries a pickled object"),
         ("two/models/model.json", {"expr_str": "lambdify('x')"}, "size expression"),
         ("two/models/model.json", {"expr_str": "Symbol.mro()"}, "size expression"),
         ("two/models/model.json", {"expr_str": "(Symbol)('s')"}, "size expression"),
@@ -172,10 +179,16 @@ def test_exported_that_would_execute(exported: Path, tmp_path: Path, entry: str,
         open_source(SourceSpec(path))
 
 
-@pytest.mark.parametrize("entry", ["m/data/constants/custom_obj_0", "m/data/aotinductor/x/a.cpp", "m/x.so"])
+@pytest.mark.parametrize("entry", ["m/data/aotinductor/x/a.cpp", "m/x.so"])
 def test_exported_with_code(exported: Path, tmp_path: Path, entry: str) -> None:
     path = rewritten(exported, tmp_path / "a.pt2", lambda n, c: c, **{entry: b"x"})
     with pytest.raises(UnsafeFileError, match="carries"):
+        check_archive(path)
+
+
+def test_exported_with_two_entries_of_one_name(exported: Path, tmp_path: Path) -> None:
+    path = rewritten(exported, tmp_path / "a.pt2", lambda n, c: c, **{"two/models/MODEL.json": b"{}"})
+    with pytest.raises(CorruptFileError, match="several entries of one name"):
         check_archive(path)
 
 
@@ -243,7 +256,7 @@ def test_factory_mistakes(torch_factory: TorchFactory, tmp_path: Path) -> None:
     assert "ZeroDivisionError: no model today" in str(raised)
     assert "SystemExit" in str(factory_error(torch_factory, "exits"))
     assert "returned list, not an nn.Module" in str(factory_error(torch_factory, "no_module"))
-    assert "its output_1 is list, not a tensor" in str(factory_error(torch_factory, "lists"))
+    assert "its output_1_0 is int, not a tensor" in str(factory_error(torch_factory, "lists"))
     assert isinstance(factory_error(torch_factory, "Net", tmp_path / "none.pt"), MissingFileError)
     assert not (torch_factory.file.parent / "__pycache__").exists()
 

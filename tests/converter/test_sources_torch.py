@@ -126,6 +126,9 @@ class Squeeze(nn.Module):
     def forward(self, x):
         return x.squeeze()
 
+def lstm():
+    return nn.LSTM(4, 8, batch_first=True), torch.rand(1, 5, 4)
+
 def tokens():
     torch.manual_seed(0)
     return Tokens(), torch.arange(6).reshape(1, 6)
@@ -145,6 +148,17 @@ def test_wide_integers_and_repeated_outputs_survive(tmp_path: Path) -> None:
         assert answer["output_1"].tolist() == feeds["tokens"].tolist()
         for name, reference in expected.items():
             np.testing.assert_allclose(answer[name], reference, atol=1e-6)
+
+
+def test_nested_outputs_are_named_by_their_path(tmp_path: Path) -> None:
+    (tmp_path / "tokens.py").write_text(TOKENS)
+    source = open_source(SourceSpec(tmp_path / "tokens.py", "lstm"))
+    assert [t.name for t in source.outputs] == ["output_0", "output_1_0", "output_1_1"]
+    feeds = {"input": np.random.default_rng(0).random((1, 5, 4), dtype=np.float32)}
+    source.lower("onnx", tmp_path / "lstm.onnx")
+    answer = edgeferry_runtime.load(tmp_path / "lstm.onnx").run(feeds)
+    for name, reference in source.run(feeds).items():
+        np.testing.assert_allclose(answer[name], reference, atol=1e-6)
 
 
 def test_rank_that_hangs_on_the_batch(tmp_path: Path) -> None:

@@ -1,40 +1,18 @@
-"""PyTorch's exported programs: ``.pt2`` files of ``torch.export.save``.
-
-``torch.export.load`` unpickles whatever the archive asks it to, with ``weights_only=False``, and parses size
-expressions with sympy, which evaluates them. So the archive is read first, and refused where either could
-execute code. Plain tensors are raw bytes in it; only the example inputs are a (harmless) pickle.
-"""
+"""PyTorch's exported programs: ``.pt2`` files of ``torch.export.save``."""
 
 from __future__ import annotations
 
 import io
-import json
-import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgeferry_converter.quiet import foreign, require, summary
+from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources import Source, SourceSpec
-from edgeferry_converter.sources.detection import AGAIN
+from edgeferry_converter.sources.exported_archive import FIX, check_archive
 from edgeferry_converter.sources.tensors import refuse_shapes
 from edgeferry_converter.sources.torch_lowering import Call, TorchSource, dtype_name, named_outputs
-from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnsafeFileError
+from edgeferry_runtime.errors import ArtifactError
 from edgeferry_runtime.tensors import TensorSpec
-
-FIX = "export the module again with plain tensors: torch.export.save(torch.export.export(module, inputs), FILE)"
-
-EXPRESSION = re.compile(r"(?:'\w+'|\w+|[\s+\-*/(),<>=&|~]|(?<=\d)\.)*")
-"""What a size expression may be written with: names, quoted names, numbers, operators, and no attributes."""
-
-FUNCTIONS = frozenset(
-    {"Symbol", "Integer", "Rational", "Add", "Mul", "Pow", "Mod", "Max", "Min", "Abs", "ceiling", "floor", "Identity"}
-    | {"And", "Or", "Not", "Equality", "Unequality", "LessThan", "StrictLessThan", "GreaterThan", "StrictGreaterThan"}
-    | {"FloorDiv", "CeilDiv", "CleanDiv", "PythonMod", "ModularIndexing", "Where", "IntTrueDiv", "FloatTrueDiv"}
-    | {"CeilToInt", "FloorToInt", "TruncToInt", "RoundToInt", "ToFloat", "PowByNatural"}
-)
-"""The functions that a size expression may call, of sympy and of PyTorch."""
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -50,68 +28,12 @@ def open_source(spec: SourceSpec) -> Source:
     check_archive(spec.path)
     with foreign(spec.path, "torch.export could not load it", FIX, ArtifactError):
         program = torch.export.load(io.BytesIO(spec.path.read_bytes()))
-        module = program.module(check_guards=False)
+        module = program.module(check_guards=False)  # guards are Python text of the file, which would be executed
     with foreign(spec.path, "has inputs or outputs that are no tensors", FIX, ArtifactError):
         values = {node.name: node.meta.get("val") for node in program.graph.nodes}
         inputs = tuple(_spec(name, values[name]) for name in program.graph_signature.user_inputs)
         call = Call(module, _examples(inputs, values), program.call_spec.in_spec)
         return TorchSource((spec.path, "exported"), call, inputs, _outputs(spec.path, program, values))
-
-
-def check_archive(path: Path) -> None:
-    """Refuse an archive whose loading could execute code.
-
-    Raises:
-        UnsafeFileError: For a pickle that needs more than tensors, a compiled library, or an odd expression.
-        CorruptFileError: If the archive cannot be read.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.namelist():
-                _check_entry(path, entry, archive)
-    except (zipfile.BadZipFile, OSError, ValueError, KeyError) as error:
-        if isinstance(error, ArtifactError):
-            raise
-        raise CorruptFileError(path, f"cannot be read ({summary(error)})", AGAIN) from error
-
-
-def _check_entry(path: Path, entry: str, archive: zipfile.ZipFile) -> None:
-    name = entry.rpartition("/")[2]
-    if "/aotinductor/" in entry or name.endswith((".so", ".dylib", ".dll")):
-        raise UnsafeFileError(path, f"carries compiled code ({entry})", FIX)
-    if name.startswith(("custom_obj_", "opaque_obj_")):
-        raise UnsafeFileError(path, f"carries a pickled object ({entry})", FIX)
-    if name.endswith(".pt"):
-        _check_pickle(path, entry, archive.read(entry))
-    elif name.endswith(".json"):
-        for key, value in _pairs(json.loads(archive.read(entry))):
-            if key == "use_pickle" and value:
-                raise UnsafeFileError(path, f"carries pickled tensors ({entry})", FIX)
-            if key == "expr_str" and not _is_expression(str(value)):
-                raise UnsafeFileError(path, f"has a size expression that is none: {str(value)[:60]!r}", FIX)
-
-
-def _is_expression(text: str) -> bool:
-    called = re.findall(r"([\w')]+)\s*\(", text)
-    return EXPRESSION.fullmatch(text) is not None and "__" not in text and FUNCTIONS.issuperset(called)
-
-
-def _check_pickle(path: Path, entry: str, content: bytes) -> None:
-    """Try the safe loader, the only one that may succeed: ``torch.export.load`` would fall back to the other."""
-    import torch
-
-    if content:
-        with foreign(path, f"carries a pickle that could execute code ({entry})", FIX, UnsafeFileError):
-            torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _pairs(data: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key and value of nested JSON."""
-    if isinstance(data, dict):
-        yield from data.items()
-        data = list(data.values())
-    for part in data if isinstance(data, list) else ():
-        yield from _pairs(part)
 
 
 def _spec(name: str, value: Any) -> TensorSpec:

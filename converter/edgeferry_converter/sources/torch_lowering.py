@@ -5,13 +5,13 @@ A module is wrapped into one of positional tensors in and a tuple of tensors out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeferry_converter.quiet import foreign, require
-from edgeferry_converter.sources.tensors import in_order
+from edgeferry_converter.sources.tensors import in_order, unique
 from edgeferry_converter.sources.versions import versions
 from edgeferry_runtime.errors import ConversionError, UnknownNameError
 from edgeferry_runtime.tensors import Array, TensorSpec
@@ -75,24 +75,29 @@ class Call:
 def named_outputs(subject: object, answer: Any) -> dict[str, torch.Tensor]:
     """Name what a module answered: by its keys, or else ``output_0``, ``output_1`` and so on.
 
+    What is nested is named by its path: the states of an LSTM are ``output_1_0`` and ``output_1_1``.
+
     Raises:
-        ConversionError: If it is not a tensor, nor a list, tuple or mapping of tensors.
+        ConversionError: If anything in it is not a tensor.
     """
+    pairs = list(_leaves(subject, "", answer if isinstance(answer, Mapping | list | tuple) else [answer]))
+    return dict(zip(unique([name for name, _ in pairs]), (tensor for _, tensor in pairs), strict=True))
+
+
+def _leaves(subject: object, name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
     import torch
 
-    if isinstance(answer, torch.Tensor):
-        return {"output_0": answer}
-    if isinstance(answer, Mapping):
-        named = {str(key): value for key, value in answer.items()}
-    elif isinstance(answer, list | tuple):
-        named = {f"output_{i}": value for i, value in enumerate(answer)}
+    if isinstance(value, torch.Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _leaves(subject, f"{name}_{key}" if name else str(key), part)
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _leaves(subject, f"{name or 'output'}_{i}", part)
     else:
-        named = {"output": answer}
-    for name, value in named.items():
-        if not isinstance(value, torch.Tensor):
-            reason = f"its {name} is {type(value).__name__}, not a tensor"
-            raise ConversionError(subject, reason, "return a tensor, or one list, tuple or dict of tensors")
-    return named
+        reason = f"its {name} is {type(value).__name__}, not a tensor"
+        raise ConversionError(subject, reason, "return tensors only, in lists, tuples or dicts as you like")
 
 
 def dtype_name(dtype: torch.dtype) -> str:

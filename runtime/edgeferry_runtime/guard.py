@@ -59,7 +59,11 @@ def check_artifact(path: str | os.PathLike[str]) -> str:
         raise MissingFileError(path, "no such file" if not path.is_dir() else "is a folder", "check the path")
     if not path.stat().st_size:
         raise CorruptFileError(path, "is empty", AGAIN)
-    with map_file(path) as data:
+    try:
+        mapped = map_file(path)
+    except OSError as error:
+        raise MissingFileError(path, f"cannot be read ({error.strerror})", "check its permissions") from error
+    with mapped as data:
         if data[4:8] == IDENTIFIER:
             _check_tflite(path, data)
             return "tflite"
@@ -151,11 +155,12 @@ def _cause(status: int) -> str:
 
 
 def _limit_memory() -> None:
-    """Keep a file that asks for absurd memory from taking the machine down with it."""
-    import resource
+    """Keep a file that asks for absurd memory from taking the machine down with it, where the system can."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
+        import resource
 
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY),) * 2)
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY),) * 2)
 
 
 def _load_and_run(path: str) -> None:

@@ -119,7 +119,7 @@ def test_a_device_gets_feeds_made_here(ferry, make_bundle, x: Path, monkeypatch:
     bundle = make_bundle("int8.onnx")
     seen = {}
 
-    def run_on_device(target, device, feeds, raw, **options):
+    def run_on_device(target, device, feeds, raw, say):
         seen.update(target=target, device=device, feeds=feeds, raw=raw)
         return {"y": np.float32([[0.5]])}
 

@@ -87,7 +87,7 @@ def _run_there(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
     bundle = Bundle.open(asked.target)
     bundle.check()
     feeds = _feeds(asked, bundle.manifest.inputs, bundle)
-    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw)
+    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say)
 
 
 def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import sys
 from collections.abc import Iterator
 
 from edgeferry_runtime.errors import (
@@ -30,25 +31,31 @@ def faults(device: str, doing: str) -> Iterator[None]:
         UnreachableError: If the connection was lost.
         DeviceRequirementError: If it refused a file.
     """
-    import paramiko
-
     try:
         yield
     except EdgeferryError:
         raise
     except TimeoutError as error:
         raise _timeout(device, doing) from error
-    except paramiko.ChannelException as error:
-        reason = f"its SSH server refused another session while {doing} ({error.text})"
-        raise DeviceError(device, reason, "end other sessions there, or raise MaxSessions") from error
-    except paramiko.SSHException as error:
-        if "timeout" in str(error).lower():
-            raise _timeout(device, doing) from error
-        raise _lost(device, doing, error) from error
+    except _ssh_errors() as error:
+        raise _from_ssh(device, doing, error) from error
     except EOFError as error:
         raise _lost(device, doing, error) from error
     except OSError as error:
         raise _from_os(device, doing, error) from error
+
+
+def _ssh_errors() -> tuple[type[Exception], ...]:
+    """Return paramiko's errors where it is in use; `local` needs none of it."""
+    paramiko = sys.modules.get("paramiko")
+    return (paramiko.SSHException,) if paramiko else ()
+
+
+def _from_ssh(device: str, doing: str, error: Exception) -> DeviceError:
+    if hasattr(error, "code"):  # paramiko.ChannelException
+        reason = f"its SSH server refused another session while {doing} ({error})"
+        return DeviceError(device, reason, "end other sessions there, or raise MaxSessions")
+    return _timeout(device, doing) if "timeout" in str(error).lower() else _lost(device, doing, error)
 
 
 def _timeout(device: str, doing: str) -> DeviceTimeoutError:

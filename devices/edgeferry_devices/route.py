@@ -12,7 +12,7 @@ from typing import Any
 
 from edgeferry_devices import hostkeys
 from edgeferry_devices.inventory import Entry
-from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.errors import MissingExtraError, UsageError
 
 DEFAULT_IDENTITIES = ("id_ed25519", "id_ecdsa", "id_rsa")
 
@@ -67,7 +67,10 @@ def resolve(entry: Entry) -> Route:
 
 
 def _config(host: str) -> Mapping[str, Any]:
-    import paramiko
+    try:
+        import paramiko
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a device over SSH", "devices", "paramiko") from error
 
     path = Path.home() / ".ssh" / "config"
     if not path.is_file():

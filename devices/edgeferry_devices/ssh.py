@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import paramiko
 
 FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+NO_KEY = "no key was found to offer"
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 
 
@@ -181,15 +182,13 @@ def _authenticate(transport: paramiko.Transport, route: Route) -> None:
             raise _refused(route, f"takes only {', '.join(error.allowed_types)}") from error
         except paramiko.AuthenticationException:
             if not transport.is_active():
-                break
+                raise _refused(route, f"was closed after {tried} keys, the right one not among them") from None
             continue
         raise _refused(route, "wants a second proof beside the key")
     if locked:
         fix = f"unlock it first: ssh-add {locked[0]}"
         raise AuthenticationError(route.device, f"the key {locked[0]} is encrypted, and no agent holds it", fix)
-    raise _refused(
-        route, f"refused {'all ' if tried > 1 else ''}{tried} keys" if tried else "no key was found to offer"
-    )
+    raise _refused(route, ("refused the key" if tried == 1 else f"refused all {tried} keys") if tried else NO_KEY)
 
 
 def _refused(route: Route, reason: str) -> AuthenticationError:

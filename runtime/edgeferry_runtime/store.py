@@ -183,13 +183,20 @@ class Store:
         """Make a release of files in the store, under a temporary name, and return its folder."""
         releases = self.root / "bundles" / check_name(manifest["name"]) / "releases"
         parts = releases / f".{manifest['id'][:16]}.{uuid.uuid4().hex[:8]}.part"
-        with writing(self.root):
-            parts.mkdir(parents=True)
-            for name, digest in manifest["files"].items():
-                _link(self.blob(digest), parts / Path(name).name)
-            (parts / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            _sync(parts / MANIFEST)
+        try:
+            with writing(self.root):
+                self._fill(parts, manifest)
+        except BaseException:
+            shutil.rmtree(parts, ignore_errors=True)
+            raise
         return parts
+
+    def _fill(self, parts: Path, manifest: Mapping[str, Any]) -> None:
+        parts.mkdir(parents=True)
+        for name, digest in manifest["files"].items():
+            _link(self.blob(digest), parts / Path(name).name)
+        (parts / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _sync(parts / MANIFEST)
 
     def publish(self, parts: Path, release: str) -> Path:
         """Give an assembled release its name and make it the current one in one step; return its folder."""

@@ -235,3 +235,13 @@ def test_help_of_every_command(ferry: Ferry) -> None:
         code, out, _ = ferry(*argv, "--help")
         assert code == 0
         assert out.startswith("Usage: ferry")
+
+
+def test_without_paramiko_the_pip_line_is_printed(start_server: Callable, root: Path) -> None:
+    inventory.add(start_server().entry(root))
+    text = "import sys; sys.modules['paramiko'] = None; from edgeferry_runtime.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", text, "device", "info", "pi"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "pip install 'edgeferry[devices]'" in error_line(done.stderr)

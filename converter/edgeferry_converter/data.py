@@ -231,17 +231,15 @@ def check_calibration(samples: Samples) -> None:
     ranges: dict[str, tuple[float, float]] = {}
     for sample in samples:
         for name, value in sample.items():
-            low, high = ranges.get(name, (np.inf, -np.inf))
-            ranges[name] = min(low, float(value.min(initial=np.inf))), max(high, float(value.max(initial=-np.inf)))
-    for spec in samples.inputs:
-        low, high = ranges[spec.name]
-        if not np.issubdtype(np.dtype(spec.dtype), np.floating):
-            continue
+            if value.dtype.kind == "f" and value.size:
+                low, high = ranges.get(name, (np.inf, -np.inf))
+                ranges[name] = min(low, float(value.min())), max(high, float(value.max()))
+    for name, (low, high) in ranges.items():
         if low == high:
-            reason = f"is {low:.4g} in every sample of {spec.name!r}: a range cannot be taken from one value"
+            reason = f"is {low:.4g} in every sample of {name!r}: a range cannot be taken from one value"
             raise DataError(samples.path, reason, "give samples that are typical of use")
         if max(abs(low), abs(high)) > LARGEST:
-            reason = f"lies in {low:.4g} to {high:.4g} for {spec.name!r}, which leaves nothing of 256 steps"
+            reason = f"lies in {low:.4g} to {high:.4g} for {name!r}, which leaves nothing of 256 steps"
             raise DataError(samples.path, reason, "scale the data as in training")
 
 

@@ -193,6 +193,8 @@ def test_calibration_needs_a_range(tmp_path: Path) -> None:
         check_calibration(bound(tmp_path / "far.npy", IMAGE))
     np.save(tmp_path / "good.npy", pictures())
     check_calibration(bound(tmp_path / "good.npy", IMAGE))
+    np.save(tmp_path / "rate.npy", np.full(3, 16000))
+    check_calibration(bound(tmp_path / "rate.npy", TensorSpec("rate", (), "int64")))
 
 
 def test_random_samples_are_seeded_and_in_the_declared_range() -> None:

@@ -180,6 +180,37 @@ def test_a_model_without_weights_has_nothing_to_quantize(tmp_path: Path) -> None
         quantize("onnx", Job(tmp_path / "a", tmp_path / "o", "dynamic"))
 
 
+def test_integer_borders_reach_into_the_bodies_of_branches(tmp_path: Path) -> None:
+    """A graph of y = MatMul(x, w), z = If(flag, x + y, x - y): both bodies read x and y from outside."""
+    helper, rng = onnx.helper, np.random.default_rng(0)
+    bodies = {
+        f"{name}_branch": helper.make_graph(
+            [helper.make_node(kind, ["x", "y"], [f"{name}_out"])],
+            name,
+            [],
+            [helper.make_tensor_value_info(f"{name}_out", 1, (1, 4))],
+        )
+        for name, kind in (("then", "Add"), ("else", "Sub"))
+    }
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("If", ["flag"], ["z"], **bodies)],
+        "g",
+        [helper.make_tensor_value_info("x", 1, (1, 4)), helper.make_tensor_value_info("flag", 9, ())],
+        [helper.make_tensor_value_info("y", 1, (1, 4)), helper.make_tensor_value_info("z", 1, (1, 4))],
+        [onnx.numpy_helper.from_array(rng.standard_normal((4, 4)).astype("f4"), "w")],
+    )
+    source = tmp_path / "if.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(source))
+    columns = {"x": rng.standard_normal((40, 4)).astype("f4"), "flag": np.arange(40) % 2 == 0}
+    samples = Samples(tmp_path, load(source).inputs, columns)
+    quantize("onnx", Job(source, tmp_path / "q.onnx", "int8", "int8", samples))
+    float_model, model = load(source), load(tmp_path / "q.onnx")
+    assert [spec.dtype for spec in (*model.inputs, *model.outputs)] == ["int8", "bool", "int8", "int8"]
+    for sample in samples:
+        for name in ("y", "z"):
+            np.testing.assert_allclose(model.run(sample)[name], float_model.run(sample)[name], atol=0.2)
+
+
 def test_static_without_samples_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="give --calibrate"):
         quantize("onnx", Job(FLOAT, tmp_path / "o", "int8"))

@@ -48,6 +48,7 @@ def quantize_onnx(job: Job) -> dict[str, str]:
         with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
             _run(job, float_file, file)
             quantized = onnx.load(str(file))
+            _refuse_untouched(job, quantized)
             if job.io_dtype == "int8" and job.samples is not None:
                 make_borders_int8(quantized, _border_ranges(float_file, job.samples))
     _finish(job, quantized, borders)
@@ -66,10 +67,13 @@ def _run(job: Job, source: Path, target: Path) -> None:
         raise DataError("--calibrate", "is missing, and int8 needs the ranges of activations", "give --calibrate DATA")
 
 
-def _finish(job: Job, model: Any, borders: list[tuple[str, list[Any], int]]) -> None:
+def _refuse_untouched(job: Job, model: Any) -> None:
     quantized = any(_is_quantizing(node) for graph in graphs(model.graph) for node in graph.node)
     if not quantized and not (job.precision == "fp16" and _has_float16(model)):
         raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
+
+
+def _finish(job: Job, model: Any, borders: list[tuple[str, list[Any], int]]) -> None:
     _drop_unused_domains(model)
     after = _borders(model)
     if [(name, shape) for name, shape, _ in borders] != [(name, shape) for name, shape, _ in after]:
@@ -156,8 +160,9 @@ def _border_ranges(path: Path, samples: Samples) -> dict[str, tuple[float, float
     for sample in samples:
         values = {**sample, **dict(zip(names, session.run(names, dict(sample)), strict=True))}
         for name, value in values.items():
-            low, high = ranges.get(name, (0.0, 0.0))
-            ranges[name] = min(low, float(value.min(initial=0))), max(high, float(value.max(initial=0)))
+            if value.dtype.kind == "f":
+                low, high = ranges.get(name, (0.0, 0.0))
+                ranges[name] = min(low, float(value.min(initial=0))), max(high, float(value.max(initial=0)))
     return ranges
 
 

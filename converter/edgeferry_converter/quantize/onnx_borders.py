@@ -8,8 +8,10 @@ the nodes knew goes into the model's metadata, under "edgeferry.quantization", a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+from edgeferry_converter.quantize.onnx_prepare import graphs
 
 METADATA_KEY = "edgeferry.quantization"
 
@@ -57,16 +59,16 @@ def _node(graph: Any, kind: str, tensors: tuple[str, str], extremes: tuple[float
 
     low, high = min(0.0, extremes[0]), max(0.0, extremes[1])
     scale = (high - low) / 255 or 1.0
-    names = (f"{tensors[0]}_{kind}_scale", f"{tensors[0]}_{kind}_zero_point")
+    names = (f"{tensors[0]}_border_scale", f"{tensors[0]}_border_zero_point")
     zero_point = np.int8(np.clip(round(-128 - low / scale), -128, 127))
     graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), names[0]))
     graph.initializer.append(numpy_helper.from_array(np.array(zero_point), names[1]))
-    return helper.make_node(kind, [tensors[0], *names], [tensors[1]], f"{tensors[0]}_{kind}")
+    return helper.make_node(kind, [tensors[0], *names], [tensors[1]], f"{tensors[0]}_border")
 
 
 def _strip_input(graph: Any, name: str) -> dict[str, Any] | None:
     """Let the consumers of an input's QuantizeLinear read the input itself; it must be the only consumer."""
-    consumers = [node for node in graph.node if name in node.input]
+    consumers = [node for node in _nodes(graph) if name in node.input]
     if not consumers or any(node.op_type != "QuantizeLinear" for node in consumers):
         return None
     parameters = [_parameters(graph, node) for node in consumers]
@@ -85,7 +87,7 @@ def _strip_output(graph: Any, name: str) -> dict[str, Any] | None:
         return None
     parameters = _parameters(graph, node)
     stored, real = node.input[0], f"{name}_dequantized"
-    used = any(name in other.input for other in graph.node)
+    used = any(name in other.input for other in _nodes(graph))
     _rename_uses(graph, name, real)
     node.output[0] = real
     _rename_uses(graph, stored, name)
@@ -95,8 +97,13 @@ def _strip_output(graph: Any, name: str) -> dict[str, Any] | None:
     return parameters
 
 
+def _nodes(graph: Any) -> Iterator[Any]:
+    return (node for inner in graphs(graph) for node in inner.node)
+
+
 def _rename_uses(graph: Any, old: str, new: str) -> None:
-    for node in graph.node:
+    """Rename an input of nodes everywhere, in the bodies of ``If`` and ``Loop`` too, which see the outer tensors."""
+    for node in _nodes(graph):
         for i, name in enumerate(node.input):
             if name == old:
                 node.input[i] = new

@@ -74,7 +74,12 @@ TOLERANCES: Mapping[str, Tolerance] = {
     "dynamic": Tolerance(min_cosine=0.98, min_snr_db=12.0, min_top1=0.85),
     "int8": Tolerance(min_cosine=0.95, min_snr_db=8.0, min_top1=0.8),
 }
-"""The default tolerance of each precision, between a source and its artifact."""
+"""The default tolerance of each precision, between a source and its artifact.
+
+They catch what is broken (a lost weight, a swapped axis, a clipped range) and leave room for models that quantize
+badly. The worst of ResNet-8 and ResNet-20 (CIFAR-10), mini_XCEPTION and DS-CNN (keywords), in both formats on 32
+typical samples, was: none 113 dB; fp16 49.5 dB; dynamic 16.6 dB, top-1 0.906; int8 12.4 dB, top-1 0.875.
+"""
 
 
 def is_distribution(output: Array) -> bool:

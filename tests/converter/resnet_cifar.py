@@ -1,4 +1,4 @@
-"""The residual networks of He et al. 2015, "Deep Residual Learning for Image Recognition", section 4.2, for CIFAR-10."""
+"""The residual networks of He et al. 2015, "Deep Residual Learning for Image Recognition", 4.2, for CIFAR-10."""
 
 from __future__ import annotations
 

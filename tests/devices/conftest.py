@@ -9,8 +9,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
+import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -292,22 +294,27 @@ def server(request: pytest.FixtureRequest, start_server: Callable[..., Server]) 
     return found
 
 
-def install_here(root: Path) -> Path:
-    """Make a device folder whose environment is the one that runs the tests, so that nothing must be downloaded."""
-    python = root / "venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    (root / MARKER).touch()
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    python.chmod(0o755)
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment that sees the packages of the tests, and into which nothing needs to be installed."""
+    folder = tmp_path_factory.mktemp("environment") / "venv"
+    venv.create(folder, symlinks=True)
+    packages = next(folder.glob("lib/python3*/site-packages"))
+    here = sysconfig.get_paths()["purelib"]
+    (packages / "host.pth").write_text(f"import site; site.addsitedir({here!r})\n")
     stamp = {"runtime": runtime_version(), "formats": ["onnx", "tflite"], "wheels": {}}
-    (root / "venv" / "edgeferry.json").write_text(json.dumps(stamp))
-    return root
+    (folder / "edgeferry.json").write_text(json.dumps(stamp))
+    return folder
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, environment: Path) -> Path:
     """A device folder that needs no installation."""
-    return install_here(tmp_path / "device")
+    folder = tmp_path / "device"
+    folder.mkdir()
+    (folder / MARKER).touch()
+    (folder / "venv").symlink_to(environment)
+    return folder
 
 
 @pytest.fixture

@@ -60,12 +60,21 @@ def install(request: dict[str, Any]) -> dict[str, Any]:
             venv.create(root / "venv", symlinks=True, with_pip=False)
         stamp.unlink(missing_ok=True)
         python = str(root / "venv" / "bin" / "python")
+        check_environment(python, root / "venv")
         pip_install(python, root, request["wheels"])
         part = stamp.with_name(STAMP + ".part")
         part.write_text(json.dumps(request["stamp"]))
         part.replace(stamp)
         shutil.rmtree(root / "wheels", ignore_errors=True)
     return {"python": python}
+
+
+def check_environment(python: str, folder: Path) -> None:
+    """Make sure that what is installed goes into our environment, and into no other."""
+    ask = [python, "-I", "-c", "import sys; sys.stdout.write(sys.prefix)"]
+    prefix = subprocess.run(ask, capture_output=True, text=True, check=False).stdout
+    if not prefix or Path(prefix).resolve() != folder.resolve():
+        raise RefusalError(f"{folder} is not a working environment of ours", "remove that folder, then try again")
 
 
 def pip_install(python: str, root: Path, wheels: dict[str, Any]) -> None:

@@ -166,11 +166,18 @@ def _entry(name: str, values: Mapping[str, Any]) -> Entry:
 
 
 def get(name: str) -> Entry:
-    """Return one device.
+    """Return one device, by its name or by its address.
+
+    Args:
+        name: A name of the inventory, or ``user@host[:port]`` for a device that has none.
 
     Raises:
         UnknownNameError: If there is none of this name.
+        UsageError: If it is an address that cannot be one.
     """
+    if "@" in name:
+        place = parse_address(name)
+        return Entry(name, place.host, place.user, place.port)
     devices = read()
     if name not in devices:
         raise UnknownNameError("device", name, [LOCAL, *devices])

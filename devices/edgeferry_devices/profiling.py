@@ -27,14 +27,27 @@ class Outcome:
     profile: Profile | None = None
     error: EdgeferryError | None = None
 
+    def result(self) -> Profile:
+        """Return the profile.
 
-def profile(bundle: Bundle, devices: Sequence[str], options: BenchOptions, say: Say = silent) -> list[Outcome]:
+        Raises:
+            EdgeferryError: What prevented it.
+        """
+        if self.profile is None:
+            assert self.error is not None
+            raise self.error
+        return self.profile
+
+
+def profile(
+    bundle: Bundle, devices: Sequence[str], options: BenchOptions | None = None, say: Say = silent
+) -> list[Outcome]:
     """Measure a bundle on each device; it is pushed first where it is not up to date.
 
     Args:
         bundle: The bundle.
         devices: Names of devices; one that fails does not stop the others.
-        options: How to measure.
+        options: How to measure; without them as ``ferry profile`` does.
         say: Takes the progress.
 
     Returns:
@@ -43,7 +56,10 @@ def profile(bundle: Bundle, devices: Sequence[str], options: BenchOptions, say: 
     Raises:
         BundleError: If the bundle was changed since it was made.
     """
+    from edgeferry_runtime.benchmark import BenchOptions
+
     bundle.check()
+    options = options or BenchOptions()
     return [_outcome(bundle, name, options, say) for name in dict.fromkeys(devices)]
 
 

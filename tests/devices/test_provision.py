@@ -180,6 +180,18 @@ def test_wheel_damaged_on_the_way(tmp_path: Path, wheels: list[Wheel]) -> None:
     assert not (root / "venv").exists()
 
 
+def test_nothing_is_installed_into_another_environment(tmp_path: Path, wheels: list[Wheel]) -> None:
+    root = tmp_path / "root"
+    plan = prepare(LocalDevice(), root, wheels)
+    shutil.copy(wheels[0].path, Path(plan["incoming"]) / f"{wheels[0].sha256}.part")
+    (root / "venv/bin").mkdir(parents=True)
+    (root / "venv/edgeferry.json").write_text("{}")
+    script(root / "venv/bin/python", f'exec {sys.executable} "$@"')
+    request = {"op": "install", "root": str(root), "wheels": provision._described(wheels), "stamp": {}}
+    with pytest.raises(DeviceRequirementError, match="not a working environment of ours"):
+        provision._call(LocalDevice(), sys.executable, request, 60)
+
+
 def test_wheels_of_an_interrupted_installation_are_not_sent_again(tmp_path: Path, wheels: list[Wheel]) -> None:
     root = tmp_path / "root"
     prepare(LocalDevice(), root, wheels)

@@ -67,12 +67,12 @@ def main() -> int:
         name = f"digits-{framework}-{to}-{'float' if quantize == 'none' else quantize}"
         say(f"{name}: convert, verify, push to {options.device}, profile ...")
         bundle = convert(source, options.out / name, to=to, quantize=quantize, **fields)
-        measured = profile(bundle.path, [options.device])[0].profile()
+        measured = profile(bundle, [options.device])[0].result()
         score = accuracy(bundle)
         worst = max(o["max_abs"] for o in bundle.manifest.verification["outputs"])
         figures = (
             f"{score:.2%}"[:-1],
-            f"{(source_accuracy - score) * 100:+.2f}",
+            f"{round((source_accuracy - score) * 100, 2) + 0.0:.2f}",
             f"{worst:.2g}",
             f"{measured.median_ms:.4f}",
         )

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 
-from edgeferry_devices import profile, push
-from edgeferry_runtime import EdgeferryError
+from edgeferry_devices import open_device, profile, push
+from edgeferry_runtime import Bundle, EdgeferryError
 
 
 def main(bundle: str, device: str = "local") -> int:
     """Print what was sent and how long a run takes there; return the exit code."""
     try:
-        pushed = push(bundle, device)
+        opened = Bundle.open(bundle)
+        with open_device(device) as there:
+            pushed = push(opened, there)
         print(f"{device}: {'up to date' if pushed.up_to_date else f'{pushed.bytes_sent} bytes sent'}")
-        measured = profile(bundle, [device])[0].profile()
+        measured = profile(opened, [device])[0].result()
     except EdgeferryError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BenchOptions": "benchmark",
     "Bundle": "bundle",
     "EdgeferryError": "errors",
     "Model": "model",
@@ -18,14 +19,14 @@ _HOMES = {
 }
 
 if TYPE_CHECKING:
-    from edgeferry_runtime.benchmark import bench
+    from edgeferry_runtime.benchmark import BenchOptions, bench
     from edgeferry_runtime.bundle import Bundle
     from edgeferry_runtime.errors import EdgeferryError
     from edgeferry_runtime.model import Model, load
     from edgeferry_runtime.profile import Profile
     from edgeferry_runtime.tensors import TensorSpec
 
-__all__ = ["Bundle", "EdgeferryError", "Model", "Profile", "TensorSpec", "__version__", "bench", "load"]
+__all__ = ["BenchOptions", "Bundle", "EdgeferryError", "Model", "Profile", "TensorSpec", "__version__", "bench", "load"]
 
 
 def __getattr__(name: str) -> Any:

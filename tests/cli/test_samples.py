@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 
 
 def run(script: str, *args: object, home: Path) -> str:
-    env = {**os.environ, "HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
+    folders = {"HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
+    env = {**os.environ, **folders}
     command = [sys.executable, str(SAMPLES / script), *map(str, args)]
     done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=home, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,17 +5,15 @@ One frozen dataclass, one TOML file and one set of command-line flags, with the 
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 import os
-import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgeferry_runtime.errors import MissingExtraError, MissingFileError, UnknownNameError, UsageError
+from edgeferry_runtime import toml
+from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
 from edgeferry_runtime.numerics import TOLERANCES, Tolerance
 from edgeferry_runtime.preprocess import Preprocess
 
@@ -128,9 +126,8 @@ class Recipe:
         file = Path(path)
         if not file.is_file():
             raise MissingFileError(file, "no such recipe", "check the path")
-        toml = _toml_reader(file)
         try:
-            data = toml.loads(file.read_text(encoding="utf-8"))
+            data = toml.parse(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(file, f"is no TOML ({error})", "see the recipe's form in the documentation") from error
         return cls.from_dict(data, file.parent)
@@ -142,15 +139,9 @@ class Recipe:
             folder: Where the file will lie; paths are written relative to it. None writes them as they are.
         """
         default = Recipe()
-        lines = []
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name not in TABLES and value != getattr(default, f.name):
-                lines.append(f"{f.name} = {_toml(_relative(value, folder))}")
-        for table in TABLES:
-            rows = _rows(getattr(self, table), getattr(default, table))
-            lines += ["", f"[{table}]", *rows] if rows else []
-        return "\n".join(lines).lstrip("\n") + "\n"
+        changed = {f.name: getattr(self, f.name) for f in fields(self)}
+        changed = {key: value for key, value in changed.items() if value != getattr(default, key)}
+        return toml.dump({key: _plain(value, folder) for key, value in changed.items()})
 
 
 def check_keys(where: str, data: Iterable[str], valid: Iterable[str]) -> None:
@@ -231,37 +222,12 @@ def _preprocess(table: Mapping[str, Any]) -> Preprocess:
         raise UsageError("recipe table [preprocess]", f"has a wrong value ({error})", "see its keys") from error
 
 
-def _toml_reader(subject: Path) -> Any:
-    name = "tomllib" if sys.version_info >= (3, 11) else "tomli"
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise MissingExtraError(subject, "quantize", name) from None
-
-
-def _relative(value: object, folder: Path | None) -> object:
-    if not isinstance(value, Path) or folder is None:
-        return value
-    return Path(os.path.relpath(value, folder))
-
-
-def _rows(table: object, default: object) -> list[str]:
-    if table is None or table == default:
-        return []
-    data = table if isinstance(table, Mapping) else {f.name: getattr(table, f.name) for f in fields(table)}  # type: ignore[arg-type]
-    return [f"{_key(k)} = {_toml(v)}" for k, v in data.items() if v is not None]
-
-
-def _key(name: str) -> str:
-    return name if name.isascii() and name.replace("_", "").replace("-", "").isalnum() else _toml(name)
-
-
-def _toml(value: object) -> str:
-    """Write one value. TOML's basic strings and arrays are JSON's, but for DEL, which TOML wants escaped."""
+def _plain(value: Any, folder: Path | None) -> Any:
+    """Return a value in the form that TOML has; a path is made relative to `folder`."""
     if isinstance(value, Path):
-        value = value.as_posix()
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, float):
-        return repr(value)
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return (Path(os.path.relpath(value, folder)) if folder else value).as_posix()
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(item, folder) for key, item in value.items() if item is not None}
+    return list(value) if isinstance(value, tuple) else value

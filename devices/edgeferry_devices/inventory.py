@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from edgeferry_devices.places import config_dir, write_private
+from edgeferry_runtime import toml
 from edgeferry_runtime.errors import OutputExistsError, UnknownNameError, UsageError
 
 LOCAL = "local"
@@ -138,20 +137,12 @@ def read() -> dict[str, Entry]:
     """
     path = inventory_path()
     try:
-        data = _parse(path.read_text(encoding="utf-8"))
+        data = toml.parse(path.read_text(encoding="utf-8"))
         return {name: _entry(name, values) for name, values in data.get("devices", {}).items()}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, AttributeError, OSError) as error:
         raise UsageError(path, f"cannot be read ({error})", "correct or remove the file") from error
-
-
-def _parse(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    return tomllib.loads(text)
 
 
 def _entry(name: str, values: Mapping[str, Any]) -> Entry:
@@ -215,12 +206,9 @@ def remove(name: str) -> Entry:
 
 
 def _write(devices: Mapping[str, Entry]) -> None:
-    blocks = [_block(entry) for _, entry in sorted(devices.items())]
-    write_private(inventory_path(), "\n".join(["# Written by: ferry device add\n", *blocks]))
+    data = {name: _values(entry) for name, entry in sorted(devices.items())}
+    write_private(inventory_path(), "# Written by: ferry device add\n\n" + toml.dump({"devices": data}))
 
 
-def _block(entry: Entry) -> str:
-    """Write one TOML table; a JSON string without control characters is a TOML string."""
-    values = {field.name: getattr(entry, field.name) for field in fields(Entry) if field.name != "name"}
-    lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items() if value]
-    return f"[devices.{json.dumps(entry.name)}]\n" + "".join(lines)
+def _values(entry: Entry) -> dict[str, Any]:
+    return {key: value for key, value in vars(entry).items() if key != "name" and value}

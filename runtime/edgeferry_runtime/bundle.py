@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ import numpy as np
 from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError
 from edgeferry_runtime.numerics import Tolerance
 from edgeferry_runtime.preprocess import Preprocess
+from edgeferry_runtime.scratch import LOCK, scratch
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
@@ -297,16 +297,14 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
     """
     check_output(path)
     path = path.absolute()
-    parts = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
+    with scratch(f".{path.name}.", ".part", path.parent) as parts:
         parts.chmod(0o755)
         fill(parts)
-        files = {f.name: sha256_file(f) for f in sorted(parts.iterdir())}
+        files = {f.name: sha256_file(f) for f in sorted(parts.iterdir()) if f.name != LOCK}
         data = replace(manifest, files=files).to_dict()
         (parts / MANIFEST).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (parts / LOCK).unlink()
         _swap(parts, path)
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
     return Bundle.open(path)
 
 

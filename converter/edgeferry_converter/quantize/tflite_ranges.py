@@ -1,7 +1,7 @@
-"""True ranges of activations: the smallest and largest value that each tensor takes over all samples.
+"""Ranges of the activations of a TFLite file, from runs of the float model over all samples.
 
 ai-edge-quantizer calibrates by a moving average of each batch's minimum and maximum, which clips what is rare
-but real. Here every value counts, and one tensor at a time is in memory.
+but real. Here every value counts, and one sample's activations at a time are in memory.
 """
 
 from __future__ import annotations
@@ -11,62 +11,71 @@ from typing import Any
 
 import numpy as np
 
+from edgeferry_converter.quantize import Job
+from edgeferry_converter.quantize.calibration.methods import WITHOUT_HISTOGRAM, ranges
+from edgeferry_converter.quantize.calibration.observer import Statistics
 from edgeferry_converter.quiet import foreign
 from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.tensors import Array
 
 FLOAT32 = 0
-LIMIT = 3e38
-"""Values beyond it stand for infinity (a padding's minus infinity is one) and belong to no range."""
 
 Ranges = dict[str, dict[str, Any]]
 
 
-def true_ranges(subject: object, content: bytes, samples: Iterable[Mapping[str, Array]]) -> Ranges:
-    """Run a float model over all samples and keep the extremes of every activation.
-
-    Args:
-        subject: The model's file, for errors.
-        content: A ``.tflite`` file whose tensor names are unique.
-        samples: What the model is fed, by signature name (by tensor name where there is no signature).
+def calibrated_ranges(job: Job, content: bytes) -> Ranges:
+    """Return the range of every activation by the job's method, in the form that ai-edge-quantizer takes.
 
     Returns:
-        The form that ai-edge-quantizer's own calibration has: for each tensor name the arrays ``min`` and
-        ``max``, of as many dimensions as the tensor, each of size one.
+        For each tensor name the arrays ``min`` and ``max``, of as many dimensions as the tensor, each of size one.
 
     Raises:
         DataError: If there are no samples.
         ConversionError: If the interpreter refuses the model.
     """
-    extremes: dict[str, tuple[float, float, int]] = {}
-    count = 0
+    histograms = job.calibration not in WITHOUT_HISTOGRAM
+    seen = job.statistics or observe(job.subject, content, job.samples or (), histograms=histograms)
+    return {
+        name: {"min": _one(low, seen.tensors[name].dimensions), "max": _one(high, seen.tensors[name].dimensions)}
+        for name, (low, high) in ranges(seen, job.calibration, job.levels).items()
+    }
+
+
+def observe(
+    subject: object, content: bytes, samples: Iterable[Mapping[str, Array]], *, histograms: bool = False
+) -> Statistics:
+    """Run a float model over all samples and keep what a calibration method needs of every activation.
+
+    Args:
+        subject: The model's file, for errors.
+        content: A ``.tflite`` file whose tensor names are unique.
+        samples: What the model is fed, by signature name (by tensor name where there is no signature).
+        histograms: Whether histograms are kept.
+
+    Raises:
+        DataError: If there are no samples.
+        ConversionError: If the interpreter refuses the model.
+    """
+    statistics = Statistics(histograms)
     with foreign(subject, "the interpreter could not run it for calibration"):
         runner = _Runner(content)
         for sample in samples:
-            count += 1
-            for name, value in runner.activations(sample):
-                _widen(extremes, name, value)
-    if not count:
+            statistics.samples += 1
+            for name, values in runner.activations(sample):
+                statistics.observe(name, values)
+    if not statistics.samples:
         raise DataError("--calibrate", "holds no samples", "give at least one")
-    return {name: _entry(*found) for name, found in extremes.items()}
+    return statistics
+
+
+def _one(value: float, dimensions: int) -> Array:
+    return np.full((1,) * dimensions, value, np.float32)
 
 
 def is_constant(model: Any, tensor: Any) -> bool:
     """Tell whether a tensor's values are stored in the file."""
     data = model.buffers[tensor.buffer].data
     return data is not None and len(data) > 0
-
-
-def _widen(extremes: dict[str, tuple[float, float, int]], name: str, value: Array) -> None:
-    finite = value[np.abs(value) < LIMIT]
-    if finite.size:
-        low, high, _ = extremes.get(name, (np.inf, -np.inf, 0))
-        extremes[name] = min(low, float(finite.min())), max(high, float(finite.max())), value.ndim
-
-
-def _entry(low: float, high: float, ndim: int) -> dict[str, Any]:
-    shape = (1,) * ndim
-    return {"min": np.full(shape, low, np.float32), "max": np.full(shape, high, np.float32)}
 
 
 class _Runner:

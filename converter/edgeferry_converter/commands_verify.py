@@ -1,0 +1,76 @@
+"""The command ``ferry verify``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeferry_converter.comparison import Comparison, Gates, Options
+from edgeferry_converter.comparison import verify as compare
+from edgeferry_converter.comparison.accuracy import METRICS, UNITS
+from edgeferry_runtime.commands.output import emit, json_option, table
+from edgeferry_runtime.errors import UsageError
+
+
+@click.command("verify")
+@click.argument("a")
+@click.argument("b")
+@click.option("--probe", metavar="DATA", type=click.Path(path_type=Path), help="Samples to compare with.")
+@click.option("--data", metavar="FILE.npz", type=click.Path(path_type=Path), help="Inputs by name, and their labels.")
+@click.option("--metric", metavar="|".join(METRICS), default="top1", show_default=True, help="Measured on --data.")
+@click.option("--output", metavar="NAME", help="The output that --metric is taken of.")
+@click.option("--max-drop", type=float, help="Most accuracy that B may lose, in points (of mse: in percent).")
+@click.option("--max-abs-error", type=float, help="Largest absolute error that passes.")
+@click.option("--min-snr", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
+@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="Weights for FILE.py:FACTORY.")
+@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Shape of one input; may be repeated.")
+@click.option("--samples", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Most to compare with.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random samples.")
+@json_option
+def verify(a: str, b: str, as_json: bool, **flags: Any) -> None:
+    """Compare two models: any two of source, artifact and bundle.
+
+    A is the reference. Both run on the same samples: those of --probe, else a bundle's own probe, else --data, else
+    seeded random ones. --data also measures the accuracy of both. Nothing is gated unless a limit is given; a gate that
+    fails ends with exit code 3.
+    """
+    gates = Gates(**{key: flags.pop(key) for key in ("max_drop", "max_abs_error", "min_snr")})
+    shape = dict(_shape(text) for text in flags.pop("shape"))
+    found = compare(a, b, Options(gates=gates, shape=shape, **flags))
+    if as_json:
+        emit(found.to_dict())
+    else:
+        click.echo(_text(found))
+    found.check()
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, equals, dims = text.rpartition("=")
+    sizes = dims.replace("x", ",").split(",")
+    if not equals or not name or not all(size.removeprefix("-").isdecimal() for size in sizes):
+        raise UsageError(f"--shape {text}", "is not NAME=SIZES", "write it as --shape image=1,3,32,32")
+    return name, tuple(int(size) for size in sizes)
+
+
+def _text(found: Comparison) -> str:
+    rows = [("output", "max abs", "mean abs", "cosine", "SNR dB", "top-1")]
+    rows += [
+        (e.name, f"{e.max_abs:.3g}", f"{e.mean_abs:.3g}", f"{e.cosine:.6f}", f"{e.snr_db:.1f}", _share(e.top1))
+        for e in found.errors
+    ]
+    lines = [table(rows), "", f"on {found.samples} samples of {found.origin}"]
+    if found.accuracy:
+        accuracy, unit = found.accuracy, UNITS[found.accuracy.metric]
+        lost = "points" if unit else "percent"
+        lines.append(
+            f"{accuracy.metric} of {accuracy.output!r} on {accuracy.samples} labelled samples: "
+            f"A {accuracy.a:.4g}{unit}, B {accuracy.b:.4g}{unit}, a drop of {accuracy.drop:.3g} {lost}"
+        )
+    lines += [f"{'passed' if v.passed else 'FAILED'}: {v}" for v in found.verdicts]
+    return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
+
+
+def _share(top1: float | None) -> str:
+    return "" if top1 is None else f"{top1:.4f}"

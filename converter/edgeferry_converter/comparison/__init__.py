@@ -1,0 +1,99 @@
+"""Any two of source, artifact and bundle side by side: numerics of every output, accuracy, and gates on both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edgeferry_converter.comparison.accuracy import Accuracy, Labelled, measure, open_labelled
+from edgeferry_converter.comparison.numerics import choose_samples, differences
+from edgeferry_converter.comparison.report import Comparison, Gates
+from edgeferry_converter.comparison.sides import Pairing, Place, Side, locate, open_side, pair
+from edgeferry_converter.data import Data, open_data
+from edgeferry_runtime.errors import UsageError
+
+__all__ = ["Accuracy", "Comparison", "Gates", "Options", "verify"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How two models are compared.
+
+    Attributes:
+        probe: Samples to compare with; without them a bundle's own probe, else `data`, else seeded random ones.
+        data: An ``.npz`` of inputs by name, and ``label`` or ``labels``, or reference outputs by name.
+        metric: ``top1``, ``mse`` or ``auc``, measured on `data`.
+        output: The output that the metric is taken of; None where only one can be meant.
+        gates: What must hold.
+        weights: The weights of a source FILE.py:FACTORY.
+        shape: Dimensions by input name, where a source does not fix them.
+        samples: Most samples to compare with; `data` is always used whole for the metric.
+        seed: Of random samples.
+    """
+
+    probe: Path | None = None
+    data: Path | None = None
+    metric: str = "top1"
+    output: str | None = None
+    gates: Gates = field(default_factory=Gates)
+    weights: Path | None = None
+    shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    samples: int = 32
+    seed: int = 0
+
+
+def verify(a: str, b: str, options: Options | None = None) -> Comparison:
+    """Run two models on the same inputs, and measure how far apart they are.
+
+    Args:
+        a: The reference, mostly the source: a model file or folder, ``FILE.py:FACTORY``, or a bundle.
+        b: What is compared with it, likewise.
+        options: How.
+
+    Returns:
+        All figures, and which gates failed.
+
+    Raises:
+        UsageError: For options that do not fit together.
+        DataError: If inputs or outputs of the two do not correspond, or data do not fit.
+        EdgeferryError: What opening a source or loading an artifact raises.
+    """
+    options = options or Options()
+    if options.gates.max_drop is not None and options.data is None:
+        raise UsageError("--max-drop", "needs labelled data to measure accuracy on", "add --data FILE.npz")
+    first, second = locate(a), locate(b)
+    _check_source_options(first, second, options)
+    data = open_labelled(options.data) if options.data else None
+    preprocess = first.preprocess or second.preprocess
+    probe = open_data(options.probe, preprocess) if options.probe else None
+    shown = probe or (data.inputs(()) if data else None)
+    left, right = (open_side(place, *_source(place, options, shown)) for place in (first, second))
+    pairing = Pairing(pair("input", left.inputs, right.inputs), pair("output", left.outputs, right.outputs))
+    return _compare((left, right), pairing, (probe, data), options)
+
+
+def _compare(
+    sides: tuple[Side, Side], pairing: Pairing, given: tuple[Data | None, Labelled | None], options: Options
+) -> Comparison:
+    probe, data = given
+    left, right = sides
+    samples, origin = choose_samples(sides, pairing, (probe, data), options)
+    errors, count = differences(left, right, pairing, samples)
+    accuracy = measure(sides, pairing, data, (options.metric, options.output)) if data else None
+    found = Comparison(left.name, right.name, origin, count, errors, accuracy, notes=pairing.notes)
+    return replace(found, verdicts=options.gates.judge(errors, accuracy))
+
+
+def _source(
+    place: Place, options: Options, data: Data | None
+) -> tuple[Path | None, Mapping[str, tuple[int, ...]], Data | None]:
+    """Return what a source is told besides its path: nothing, where the file decides."""
+    return (options.weights if place.factory else None, options.shape if place.shapes else {}, data)
+
+
+def _check_source_options(first: Place, second: Place, options: Options) -> None:
+    if options.weights is not None and not (first.factory or second.factory):
+        raise UsageError("--weights", "both models bring their own weights", "leave it out, or give FILE.py:FACTORY")
+    if options.shape and not (first.shapes or second.shapes):
+        raise UsageError("--shape", "both files keep their shapes", "leave it out")

@@ -9,6 +9,7 @@ its shape fits the input as a whole, else as a batch of one.
 from __future__ import annotations
 
 import difflib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,16 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from edgeferry_converter.array_file import members, open_array
 from edgeferry_runtime.errors import DataError, MissingFileError
 from edgeferry_runtime.preprocess import IMAGE_SUFFIXES, Preprocess, read_image
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 ONLY = ""
 """The name of a column that names no input, and so belongs to the only one."""
+
+DAMAGED = (OSError, ValueError, EOFError, BadZipFile, NotImplementedError, zlib.error)
+"""What reading a damaged file raises."""
 
 LARGEST = 1e9
 """Calibration values beyond it are a mistake: one int8 step would be four million units wide."""
@@ -147,7 +152,7 @@ class Samples:
         subject = f"{self.path}, sample {index} of {spec.name!r}"
         try:
             return fit(subject, self.columns[spec.name][index], spec)
-        except OSError as error:
+        except DAMAGED as error:
             if isinstance(error, DataError):
                 raise
             raise DataError(subject, f"cannot be read ({error})", "check the file") from error
@@ -169,11 +174,9 @@ def fit(subject: str, value: Array, spec: TensorSpec) -> Array:
     """
     shaped = value if spec.accepts(value.shape) else value[np.newaxis]
     if not spec.accepts(shaped.shape):
-        raise DataError(
-            subject,
-            f"has shape {list(value.shape)}, and the input is {spec}",
-            "give samples along the first axis, each of the input's shape, or tell the layout in [preprocess]",
-        )
+        reason = f"has shape {list(value.shape)}, and the input is {spec}"
+        fix = "give samples along the first axis, each of the input's shape, or tell the layout in [preprocess]"
+        raise DataError(subject, reason + _layout(shaped.shape, spec), fix)
     dtype = "float32" if spec.quantization else spec.dtype
     cast = _cast(subject, shaped, np.dtype(dtype))
     if cast.dtype.kind == "f" and not np.isfinite(cast).all():
@@ -181,6 +184,18 @@ def fit(subject: str, value: Array, spec: TensorSpec) -> Array:
         raise DataError(subject, f"holds {what}", "remove such samples")
     _check_range(subject, cast, spec)
     return np.asarray(cast, order="C")
+
+
+def _layout(shape: tuple[int, ...], spec: TensorSpec) -> str:
+    """Say of a picture's shape that it would fit in the other layout."""
+    if len(shape) > 4:
+        shape = shape[1:]
+    if len(shape) != 4:
+        return ""
+    for given, wanted, order in (("NCHW", "NHWC", (0, 2, 3, 1)), ("NHWC", "NCHW", (0, 3, 1, 2))):
+        if spec.accepts(tuple(shape[i] for i in order)):
+            return f": it looks like {given}, and the input is {wanted}"
+    return ""
 
 
 def _cast(subject: str, value: Array, dtype: np.dtype[np.generic]) -> Array:
@@ -222,8 +237,8 @@ def declared_range(spec: TensorSpec) -> tuple[float, float]:
     return (low, high)
 
 
-def check_calibration(samples: Samples) -> None:
-    """Refuse samples from which no range can be taken.
+def check_calibration(samples: Samples) -> dict[str, tuple[float, float]]:
+    """Refuse samples from which no range can be taken; return the lowest and highest value of each float input.
 
     Raises:
         DataError: If an input has the same value everywhere, or values beyond `LARGEST`, or a sample does not fit.
@@ -241,6 +256,7 @@ def check_calibration(samples: Samples) -> None:
         if max(abs(low), abs(high)) > LARGEST:
             reason = f"lies in {low:.4g} to {high:.4g} for {name!r}, which leaves nothing of 256 steps"
             raise DataError(samples.path, reason, "scale the data as in training")
+    return ranges
 
 
 def open_data(path: Path, preprocess: Preprocess | None = None) -> Data:
@@ -269,31 +285,29 @@ def open_data(path: Path, preprocess: Preprocess | None = None) -> Data:
 def _open_file(path: Path) -> dict[str, Column]:
     with path.open("rb") as stream:
         magic = stream.read(6)
-    if magic[:4] == b"PK\x03\x04":
-        return {name: _samples_of(f"{path}, {name!r}", array) for name, array in _load_npz(path).items()}
-    if magic == b"\x93NUMPY":
-        return {ONLY: _samples_of(path, _load_npy(path, mapped=True))}
-    raise DataError(path, "is neither .npy nor .npz", "give one of them, a folder of .npy files, or a folder of images")
-
-
-def _samples_of(subject: object, array: Array) -> Array:
-    if array.ndim == 0:
-        raise DataError(subject, "is a single number", "give an array with the samples along its first axis")
-    return array
-
-
-def _load_npz(path: Path) -> dict[str, Array]:
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        if magic[:4] == b"PK\x03\x04":
+            found = {name: open_array(path, member) for name, member in members(path).items()}
+        elif magic == b"\x93NUMPY":
+            found = {ONLY: open_array(path)}
+        else:
+            fix = "give one of them, a folder of .npy files, or a folder of images"
+            raise DataError(path, "is neither .npy nor .npz", fix)
+    except DAMAGED as error:
+        if isinstance(error, DataError):
+            raise
         raise _unreadable(path, error) from error
+    for name, array in found.items():
+        if not array.shape:
+            subject = f"{path}, {name!r}" if name else path
+            raise DataError(subject, "is a single number", "give an array with the samples along its first axis")
+    return dict(found)
 
 
-def _load_npy(path: Path, *, mapped: bool = False) -> Array:
+def _load_npy(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False, mmap_mode="r" if mapped and path.stat().st_size else None)
-    except (OSError, ValueError, EOFError) as error:
+        array: Array = np.load(path, allow_pickle=False)
+    except DAMAGED as error:
         raise _unreadable(path, error) from error
     if not isinstance(array, np.ndarray):
         raise DataError(path, "is no .npy file", "save one sample a file with numpy.save")

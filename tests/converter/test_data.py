@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,3 +221,33 @@ def test_random_samples_need_known_dimensions() -> None:
     assert next(iter(random_samples([spec], 1, 0, {"sound": (1, 9)})))["sound"].shape == (1, 9)
     with pytest.raises(DataError, match="cannot be made"):
         random_samples([TensorSpec("text", (1,), "str")], 1, 0, {})
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_any_sample_is_read_from_a_file_in_any_order(save: Any, order: str, tmp_path: Path) -> None:
+    whole = np.asarray(np.random.default_rng(0).random((50, 4, 4, 3)), "f4", order=order)
+    path = tmp_path / ("x.npy" if save is np.save else "x.npz")
+    save(path, whole) if save is np.save else save(path, image=whole)
+    (column,) = open_data(path).columns.values()
+    assert len(column) == 50
+    for index in (3, 49, 0, 0, 17):
+        np.testing.assert_array_equal(column[index], whole[index])
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_a_file_that_is_cut_off_is_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    np.save(path, pictures()) if name == "x.npy" else np.savez(path, image=pictures())
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(DataError, match="cannot be read"):
+        open_data(path)
+
+
+def test_a_compressed_member_that_is_damaged_is_refused_with_its_sample(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", image=np.random.default_rng(0).random((200, 4, 4, 3)).astype("f4"))
+    content = bytearray((tmp_path / "x.npz").read_bytes())
+    content[20000:20040] = b"\xff" * 40
+    (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"sample \d+ of 'image'"):
+        list(bound(tmp_path / "x.npz", IMAGE))

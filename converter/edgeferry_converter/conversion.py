@@ -17,6 +17,7 @@ from typing import Any
 
 from edgeferry_converter.bundling import Proof, bundle, check_labels, read_labels
 from edgeferry_converter.data import Data, Samples, check_calibration, open_data, random_samples
+from edgeferry_converter.metadata import Description, describe
 from edgeferry_converter.quantize import Job, quantize
 from edgeferry_converter.recipe import Recipe, check_keys, plain_name
 from edgeferry_converter.sources import Source, SourceSpec, detect, open_source
@@ -149,10 +150,16 @@ def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
             probe = record(samples.path, source, samples)
         check_labels(plan.recipe.labels, plan.labels, probe)
         float_file, artifact, tools = _make_artifact(plan, source, Path(folder), progress)
+        describe(artifact, _description(plan), plan.spec.path)
         with _step(progress, f"verify {len(probe)} samples"):
             proof = _prove(plan, source, artifact, probe)
         proof = replace(proof, origin=origin, float_bytes=float_file.stat().st_size, tools={**proof.tools, **tools})
         return bundle(plan, source, artifact, proof)
+
+
+def _description(plan: ConversionPlan) -> Description:
+    text = f"{plan.spec.path.name} as {plan.recipe.to}, precision {plan.recipe.quantize}"
+    return Description(plan.name, text, plan.labels, plan.recipe.preprocess)
 
 
 @contextlib.contextmanager

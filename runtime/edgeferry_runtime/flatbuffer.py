@@ -181,6 +181,11 @@ class Table:
         place = self._place(slot)
         return place + U32(self.data, place)[0] if place else 0
 
+    def u8(self, slot: int) -> int:
+        """Read a 1-byte unsigned scalar."""
+        place = self._place(slot)
+        return self.data[place] if place else 0
+
     def u32(self, slot: int) -> int:
         """Read a 4-byte unsigned scalar."""
         place = self._place(slot)
@@ -200,6 +205,11 @@ class Table:
         """Read a vector of 4-byte signed integers."""
         at = self._target(slot)
         return struct.unpack_from(f"<{U32(self.data, at)[0]}i", self.data, at + 4) if at else ()
+
+    def table(self, slot: int) -> Table | None:
+        """Read one table; None where it is absent."""
+        at = self._target(slot)
+        return Table(self.data, at) if at else None
 
     def tables(self, slot: int) -> list[Table]:
         """Read a vector of tables."""

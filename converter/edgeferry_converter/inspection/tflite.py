@@ -11,6 +11,7 @@ from edgeferry_converter.inspection.graph import Graph, Node, Value
 from edgeferry_converter.inspection.layers import layers, stray_transposes
 from edgeferry_converter.inspection.report import Inspection
 from edgeferry_converter.inspection.tflite_macs import macs
+from edgeferry_converter.inspection.tflite_metadata import ENTRY, appended, describe
 from edgeferry_converter.quiet import require
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.guard import check_artifact
@@ -51,7 +52,7 @@ def inspect_tflite(path: Path) -> Inspection:
         transposes=tuple(name for graph in graphs for name in stray_transposes(graph)),
         custom=tuple(name for name in custom if not name.startswith(FLEX)),
         flex=tuple(name for name in custom if name.startswith(FLEX)),
-        metadata=_metadata(path, model, data),
+        metadata=_metadata(path, model),
         notes=tuple(_notes(model, signature, sizes)),
     )
 
@@ -148,13 +149,15 @@ def _borders(graph: Graph, keys: tuple[str, ...], names: Any) -> tuple[TensorSpe
     return tuple(TensorSpec(name, spec.shape, spec.dtype, spec.quantization) for name, spec in named)
 
 
-def _metadata(path: Path, model: Any, data: bytes) -> dict[str, Any]:
+def _metadata(path: Path, model: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"description": _text(model.Description())} if model.Description() else {}
     for i in range(model.MetadataLength()):
         entry = model.Metadata(i)
         content = model.Buffers(entry.Buffer()).DataAsNumpy()
-        found[_text(entry.Name())] = _entry(b"" if isinstance(content, int) else bytes(content))
-    return found
+        name, raw = _text(entry.Name()), b"" if isinstance(content, int) else bytes(content)
+        found[name] = describe(raw) if name == ENTRY else _entry(raw)
+    files = appended(path)
+    return {**found, "files behind the model": files} if files else found
 
 
 def _entry(content: bytes) -> str:

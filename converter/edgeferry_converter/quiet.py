@@ -26,6 +26,8 @@ VERBOSE: ContextVar[bool] = ContextVar("edgeferry_verbose", default=False)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 PREAMBLE = "Exception encountered when calling"
 """What Keras puts before the message of every failed call."""
+EXPORTER = "## Exception summary"
+"""What torch.onnx puts before the lines that tell what failed; above it stands advice for its developers."""
 
 
 class Noise:
@@ -152,6 +154,8 @@ def summary(error: BaseException, noise: Noise | None = None) -> str:
     """Say an exception in one line: its type and first line that tells something, or else what was said last."""
     plain = COLOURS.sub("", str(error))
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
+    if EXPORTER in lines[:-1]:
+        lines = lines[lines.index(EXPORTER) + 1 :]
     telling = [line for line in lines if not line.startswith(PREAMBLE)] or lines
     said = telling[0][:300] if telling else (noise.tail() if noise else "")
     return f"{type(error).__name__}: {said}" if said else type(error).__name__

@@ -98,7 +98,6 @@ def zipped(path: Path, *names: str) -> Path:
     [
         (("readme.txt",), UnknownFormatError, "zip archive of another kind"),
         (("m/data.pkl", "m/version"), UnsafeFileError, "PyTorch pickle"),
-        (("m/data.pkl", "m/constants.pkl", "m/code/a.py"), UnknownFormatError, "TorchScript"),
     ],
 )
 def test_other_zip_archives(tmp_path: Path, names: tuple[str, ...], error: type[ArtifactError], words: str) -> None:

@@ -211,7 +211,9 @@ def test_ambiguous_checkpoint(tmp_path: Path) -> None:
 
     state = {"w": torch.ones(1)}
     torch.save({"generator": state, "ema": state}, tmp_path / "w.pt")
-    with pytest.raises(UnknownFormatError, match="several state dicts: generator, ema"):
+    with pytest.raises(
+        UnknownFormatError, match="several state dicts: generator, ema; name the one to take: --weights-key generator"
+    ):
         read_state(tmp_path / "w.pt")
     torch.save({"epoch": 3}, tmp_path / "w.pt")
     with pytest.raises(UnknownFormatError, match="holds no state dict"):

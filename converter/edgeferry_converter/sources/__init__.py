@@ -20,12 +20,16 @@ MODULES: Mapping[str, str] = {
     "keras": "edgeferry_converter.sources.keras",
     "h5": "edgeferry_converter.sources.keras",
     "savedmodel": "edgeferry_converter.sources.savedmodel",
+    "torchscript": "edgeferry_converter.sources.torchscript",
     "exported": "edgeferry_converter.sources.exported",
     "factory": "edgeferry_converter.sources.factory",
     "onnx": "edgeferry_converter.sources.onnx",
     "tflite": "edgeferry_converter.sources.tflite",
 }
 """The module of each source format; it defines ``open_source(spec) -> Source``."""
+
+HINTED = ("factory", "torchscript")
+"""The formats whose files do not tell the shapes of their inputs, which are then learned from data."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class SourceSpec:
         factory: The function in that file which returns the module; None for every other format.
         weights: The factory's weights: ``.pt``, ``.pth``, ``.th`` or ``.safetensors``.
         shapes: By input name, the shape it shall have; a first dimension of -1 is a dynamic batch.
+        weights_key: Where in a checkpoint the weights lie; None finds them where there is one place only.
+        custom_objects: The Python file and the names in it that a Keras file needs; None allows no code.
+        signature: Which signature of a SavedModel or a TFLite file is the model; None takes ``serving_default``.
         hints: By input name, or by "" for the only input, the shape to take where nothing else tells it.
     """
 
@@ -45,6 +52,9 @@ class SourceSpec:
     weights: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     hints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    weights_key: str | None = None
+    custom_objects: tuple[Path, tuple[str, ...]] | None = None
+    signature: str | None = None
 
     @classmethod
     def parse(
@@ -79,6 +89,7 @@ class Source(Protocol):
         outputs: Its outputs, likewise.
         lowers_to: The artifact formats that `lower` can write.
         tools: Versions of the packages that were used so far, by distribution name.
+        notes: What was chosen on the way, one sentence each, such as which signature; grows while lowering.
     """
 
     path: Path
@@ -88,6 +99,7 @@ class Source(Protocol):
     outputs: tuple[TensorSpec, ...]
     lowers_to: tuple[str, ...]
     tools: Mapping[str, str]
+    notes: tuple[str, ...]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Execute once.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeferry_converter.sources.tensors import in_order
 from edgeferry_runtime.errors import UnknownNameError
@@ -31,15 +31,17 @@ class ArtifactSource:
     """A deployable file as a source; see `edgeferry_converter.sources.Source`.
 
     Args:
-        model: The loaded file.
+        path: The file.
+        model: The file, loaded.
         normalize: Returns the content of the artifact that `lower` writes.
         tools: Versions of the packages that `normalize` needs.
     """
 
-    def __init__(self, model: Model, normalize: Callable[[Path], bytes], tools: Mapping[str, str]) -> None:
-        self.path, self.format = model.path, model.format
+    def __init__(self, path: Path, model: Model, normalize: Callable[[Path], Any], tools: Mapping[str, str]) -> None:
+        self.path, self.format = path, model.format
         self.framework = f"{model.engine} {model.engine_version}"
         self.tools: Mapping[str, str] = tools
+        self.notes: tuple[str, ...] = ()
         self.inputs, self.outputs = model.inputs, model.outputs
         self.lowers_to: tuple[str, ...] = (model.format,)
         self._model, self._normalize = model, normalize
@@ -53,4 +55,8 @@ class ArtifactSource:
         """Write a copy of the file."""
         if to not in self.lowers_to:
             raise UnknownNameError(f"--to (from {self.path.name})", to, self.lowers_to)
-        path.write_bytes(self._normalize(self.path))
+        path.write_bytes(self._content())
+
+    def _content(self) -> bytes:
+        content: bytes = self._normalize(self.path)
+        return content

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeferry_runtime.errors import (
-    ArtifactError,
     CorruptFileError,
     MissingFileError,
     UnknownFormatError,
@@ -17,7 +16,7 @@ from edgeferry_runtime.errors import (
 if TYPE_CHECKING:
     from edgeferry_converter.sources import SourceSpec
 
-KNOWN = ".keras, .h5, SavedModel folder, .pt2, FILE.py:FACTORY, .onnx or .tflite"
+KNOWN = ".keras, .h5, SavedModel folder, TorchScript, .pt2, FILE.py:FACTORY, .onnx or .tflite"
 AGAIN = "save or download it again"
 BY_FACTORY = "save the state dict, and give FILE.py:FACTORY --weights FILE"
 
@@ -67,15 +66,13 @@ def _detect_zip(path: Path) -> str:
         return "keras"
     if "archive_format" in parts or "serialized_exported_program.json" in names:
         return "exported"
+    if {"data.pkl", "constants.pkl"} <= parts:
+        return "torchscript"
     if "data.pkl" in parts:
-        raise _pickled_archive(path, torchscript="constants.pkl" in parts)
+        raise UnsafeFileError(
+            path, "is a PyTorch pickle: weights without their module, or a module as code", BY_FACTORY
+        )
     raise UnknownFormatError(path, "is a zip archive of another kind", f"give a {KNOWN}")
-
-
-def _pickled_archive(path: Path, *, torchscript: bool) -> ArtifactError:
-    if torchscript:
-        return UnknownFormatError(path, "is TorchScript, which this version does not read", "save it with torch.export")
-    return UnsafeFileError(path, "is a PyTorch pickle: weights without their module, or a module as code", BY_FACTORY)
 
 
 def _detect_artifact(path: Path) -> str:

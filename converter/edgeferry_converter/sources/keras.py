@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeferry_converter.quiet import foreign, require, summary
 from edgeferry_converter.sources import Source, SourceSpec, detect
 from edgeferry_converter.sources.detection import AGAIN
+from edgeferry_converter.sources.finite import check_finite
+from edgeferry_converter.sources.python_file import imported
 from edgeferry_converter.sources.tensorflow_lowering import Call, TensorFlowSource
 from edgeferry_converter.sources.tensors import unique, with_shapes
-from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnknownFormatError, UnsafeFileError, UsageError
+from edgeferry_runtime.errors import (
+    ArtifactError,
+    CorruptFileError,
+    UnknownFormatError,
+    UnknownNameError,
+    UnsafeFileError,
+    UsageError,
+)
 from edgeferry_runtime.tensors import TensorSpec
 
 PACKAGES = ("keras", "tf_keras", "builtins")
@@ -27,6 +37,11 @@ OPERATIONS = frozenset(
     | {"tensordot", "einsum", "norm", "batch_to_space", "space_to_batch", "space_to_batch_nd", "meshgrid"}
 )
 """The functions of TensorFlow that a layer of Keras 2 may call by name: they only compute."""
+
+UNKNOWN_CLASS = re.compile(r"(?:Unknown \w+:|Could not locate (?:class|function)) '(?:\w+>)?(\w+)'")
+"""How both Keras say that they do not know a class."""
+
+NEEDS_CODE = "give its Python source, which is then executed: --custom-objects FILE.py:{}"
 
 REFUSALS = (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError, NotImplementedError, IndexError)
 """What Keras 3 raises on a file that Keras 2 wrote."""
@@ -44,11 +59,15 @@ def open_source(spec: SourceSpec) -> Source:
         ArtifactError: If neither Keras can load it.
     """
     kind = detect(spec)
-    _check_config(spec.path, _read_archive_config(spec.path) if kind == "keras" else _read_h5_config(spec.path))
-    framework, model = _load(spec.path, kind)
+    config = _read_archive_config(spec.path) if kind == "keras" else _read_h5_config(spec.path)
+    _check_config(spec.path, config, spec.custom_objects[1] if spec.custom_objects else ())
+    framework, model, notes = _load(spec, kind)
+    check_finite(spec.path, ((getattr(w, "path", w.name), w.numpy()) for w in model.weights))
     inputs = tuple(_spec(name, t) for name, t in zip(_input_names(model), model.inputs, strict=True))
     inputs = with_shapes(inputs, spec.shapes)
-    return TensorFlowSource((spec.path, kind), framework, Call(_flat(model)), inputs, _output_names(model))
+    source = TensorFlowSource((spec.path, kind), framework, Call(_flat(model)), inputs, _output_names(model))
+    source.notes = notes
+    return source
 
 
 def _read_archive_config(path: Path) -> Any:
@@ -75,9 +94,14 @@ def _read_h5_config(path: Path) -> Any:
         raise CorruptFileError(path, f"its model_config cannot be read ({summary(error)})", AGAIN) from error
 
 
-def _check_config(path: Path, config: Any) -> None:
+def _check_config(path: Path, config: Any, allowed: Collection[str]) -> None:
     """Refuse what would bring code along, which Keras 2 would execute without asking."""
     for part in _objects(config):
+        kind, module = part.get("class_name"), part.get("module")
+        foreign_class = kind and isinstance(module, str) and module.partition(".")[0] not in PACKAGES
+        if foreign_class and kind not in allowed:
+            reason = f"has {kind}, an object of the Python module {module}: loading it could execute code"
+            raise UnsafeFileError(path, reason, NEEDS_CODE.format(kind))
         code = _code_in(part)
         if code:
             fix = "replace it by layers of Keras, and save the model again"
@@ -86,11 +110,9 @@ def _check_config(path: Path, config: Any) -> None:
 
 def _code_in(part: dict[str, Any]) -> str:
     """Say what in one serialized object could execute code; empty where nothing can."""
-    kind, module = part.get("class_name"), part.get("module")
+    kind = part.get("class_name")
     if kind in ("Lambda", "__lambda__"):
         return "a Lambda layer"
-    if kind and isinstance(module, str) and module.partition(".")[0] not in PACKAGES:
-        return f"an object of the Python module {module}"
     if kind in ("TFOpLambda", "SlicingOpLambda"):
         function = str(part.get("config", {}).get("function"))
         return "" if _only_computes(function) else f"the TensorFlow function {function}"
@@ -110,18 +132,51 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
         yield from _objects(part)
 
 
-def _load(path: Path, kind: str) -> tuple[str, Any]:
+def _load(spec: SourceSpec, kind: str) -> tuple[str, Any, tuple[str, ...]]:
+    """Return the distribution that loaded the model, the model, and what is to be said of that."""
+    path = spec.path
     keras = require(path, "keras", "keras")
     require(path, "keras", "tensorflow")
     if keras.backend.backend() != "tensorflow":
         raise UsageError("KERAS_BACKEND", f"is {keras.backend.backend()!r}", "set KERAS_BACKEND=tensorflow")
+    own = _custom_objects(spec)
     with foreign(path, "Keras could not load it", "save it again with Keras 3: model.save(FILE)", ArtifactError):
         try:
-            return "keras", keras.saving.load_model(path, compile=False, safe_mode=True)
-        except REFUSALS:
+            with keras.saving.custom_object_scope(own):
+                return "keras", keras.saving.load_model(path, compile=False, safe_mode=True), ()
+        except REFUSALS as error:
+            _check_unknown_class(path, error)
             if kind != "h5":
                 raise
-        return "tf_keras", require(path, "keras", "tf_keras").models.load_model(path, compile=False)
+            note = f"read by tf-keras, which is Keras 2, because Keras 3 refuses it ({summary(error)[:160]})"
+        try:
+            tf_keras = require(path, "keras", "tf_keras")
+            with tf_keras.utils.custom_object_scope(own):
+                return "tf_keras", tf_keras.models.load_model(path, compile=False), (note,)
+        except REFUSALS as error:
+            _check_unknown_class(path, error)
+            raise
+
+
+def _custom_objects(spec: SourceSpec) -> dict[str, Any]:
+    """Execute the Python file that the user gave, and return what he named in it."""
+    if spec.custom_objects is None:
+        return {}
+    file, names = spec.custom_objects
+    with foreign(file, "failed when it was executed", "mend the file", ArtifactError), imported(file) as python:
+        for name in names:
+            if not hasattr(python, name):
+                own = [n for n, v in vars(python).items() if getattr(v, "__module__", "") == python.__name__]
+                raise UnknownNameError(f"--custom-objects {file}", name, own or ["none: it defines nothing"])
+        return {name: getattr(python, name) for name in names}
+
+
+def _check_unknown_class(path: Path, error: Exception) -> None:
+    """Name the class that Keras does not know, and the flag that brings it."""
+    found = UNKNOWN_CLASS.search(str(error))
+    if found:
+        reason = f"needs the Python class or function {found[1]}, which Keras does not have"
+        raise ArtifactError(path, reason, NEEDS_CODE.format(found[1])) from error
 
 
 def _flat(model: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgeferry_converter.quiet import foreign
 from edgeferry_runtime.errors import ConversionError
+from edgeferry_runtime.tensors import Array
 
 
 def rename(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Any:
@@ -27,10 +28,21 @@ def rename(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) ->
     names = {**inputs, **outputs}
     taken = _values(graph) - names.keys()
     inner = {name: _free(name, taken | names.keys() | set(names.values())) for name in taken & set(names.values())}
-    _substitute(graph, names | inner)
+    substitute(graph, names | inner)
     _reorder(graph.input, list(inputs.values()))
     _reorder(graph.output, list(outputs.values()))
     return model
+
+
+def hold(model: Any, constants: Mapping[str, Array]) -> None:
+    """Make constants of those inputs of a graph whose values are known."""
+    from onnx import numpy_helper
+
+    graph = model.graph
+    known = [value for value in graph.input if value.name in constants]
+    graph.initializer.extend(numpy_helper.from_array(constants[value.name], value.name) for value in known)
+    for value in known:
+        graph.input.remove(value)
 
 
 def finish(subject: object, model: Any) -> bytes:
@@ -70,14 +82,14 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _substitute(graph: Any, names: Mapping[str, str]) -> None:
+def substitute(graph: Any, names: Mapping[str, str]) -> None:
     """Rename values everywhere, in the bodies of If, Loop and Scan too, which see the outer graph's."""
     for node in graph.node:
         node.input[:] = [names.get(n, n) for n in node.input]
         node.output[:] = [names.get(n, n) for n in node.output]
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs):
-                _substitute(body, names)
+                substitute(body, names)
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = names.get(value.name, value.name)
 

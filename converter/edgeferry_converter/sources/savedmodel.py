@@ -7,9 +7,10 @@ from typing import Any
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources import Source, SourceSpec
 from edgeferry_converter.sources.detection import AGAIN
+from edgeferry_converter.sources.finite import check_finite
 from edgeferry_converter.sources.tensorflow_lowering import Call, TensorFlowSource
 from edgeferry_converter.sources.tensors import with_shapes
-from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnsafeFileError
+from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnknownNameError, UnsafeFileError
 from edgeferry_runtime.tensors import TensorSpec
 
 SERVING = "serving_default"
@@ -36,7 +37,10 @@ def open_source(spec: SourceSpec) -> Source:
     _check_operations(spec)
     with foreign(spec.path, "TensorFlow could not load it", "save or copy the whole folder again", ArtifactError):
         loaded = tf.saved_model.load(str(spec.path))
-    signature = _signature(spec, loaded)
+    keys = list(loaded.signatures)
+    key = _key(spec, keys)
+    signature = loaded.signatures[key]
+    check_finite(spec.path, ((v.name, v.numpy()) for v in signature.graph.variables), masks=True)
     inputs = tuple(_spec(name, t) for name, t in sorted(signature.structured_input_signature[1].items()))
     outputs = sorted(signature.structured_outputs)
 
@@ -45,7 +49,9 @@ def open_source(spec: SourceSpec) -> Source:
         return [answers[name] for name in outputs]
 
     origin = (spec.path, "savedmodel")
-    return TensorFlowSource(origin, "tensorflow", Call(call, loaded), with_shapes(inputs, spec.shapes), outputs)
+    source = TensorFlowSource(origin, "tensorflow", Call(call, loaded), with_shapes(inputs, spec.shapes), outputs)
+    source.notes = _notes(key, keys)
+    return source
 
 
 def _check_operations(spec: SourceSpec) -> None:
@@ -61,12 +67,23 @@ def _check_operations(spec: SourceSpec) -> None:
             raise UnsafeFileError(spec.path, reason, "remove these operations, and save the model again")
 
 
-def _signature(spec: SourceSpec, loaded: Any) -> Any:
-    signatures = dict(loaded.signatures)
-    if SERVING in signatures or len(signatures) == 1:
-        return signatures.get(SERVING) or next(iter(signatures.values()))
-    found = f"its signatures are {', '.join(signatures)}" if signatures else "it has no signature"
-    raise ArtifactError(spec.path, found, f"save it with one called {SERVING}: model.export(FOLDER)")
+def _key(spec: SourceSpec, keys: list[str]) -> str:
+    """Return the key of the signature that is the model."""
+    if spec.signature is not None:
+        if spec.signature not in keys:
+            raise UnknownNameError("--signature", spec.signature, keys or ["none: it has no signature"])
+        return spec.signature
+    if SERVING in keys or len(keys) == 1:
+        return SERVING if SERVING in keys else keys[0]
+    if keys:
+        raise ArtifactError(spec.path, f"its signatures are {', '.join(keys)}", f"choose one: --signature {keys[0]}")
+    raise ArtifactError(spec.path, "it has no signature", f"save it with one called {SERVING}: model.export(FOLDER)")
+
+
+def _notes(key: str, keys: list[str]) -> tuple[str, ...]:
+    """Say what becomes of several signatures."""
+    others = ", ".join(other for other in keys if other != key)
+    return (f"the signature {key!r} is the model; left out: {others}",) if others else ()
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:

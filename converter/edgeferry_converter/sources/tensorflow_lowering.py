@@ -7,7 +7,6 @@ or be rewritten by TensorFlow; the artifact then gets the source's names.
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.tensors import in_order, pin_batch
 from edgeferry_converter.sources.versions import versions
 from edgeferry_runtime.errors import ConversionError, UnknownNameError
+from edgeferry_runtime.scratch import scratch
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 OPSET = 18
@@ -76,6 +76,7 @@ class TensorFlowSource:
         self.tools: Mapping[str, str] = versions("tensorflow", framework)
         self.framework = f"{framework} {self.tools[framework]}"
         self.inputs = inputs
+        self.notes: tuple[str, ...] = ()
         self._call = call
         with foreign(self.path, "TensorFlow could not trace it", "check --shape, or run again with -v"):
             self._function = call.traced(inputs, pinned=False)
@@ -115,11 +116,11 @@ class TensorFlowSource:
         from edgeferry_converter.sources import signature
 
         with (
-            tempfile.TemporaryDirectory(prefix="edgeferry-") as folder,
+            scratch() as folder,
             foreign(self.path, "TensorFlow's converter refused it"),
         ):
-            self._save(folder)
-            model = self._convert(tf.lite.TFLiteConverter.from_saved_model(folder))
+            self._save(str(folder))
+            model = self._convert(tf.lite.TFLiteConverter.from_saved_model(str(folder)))
         return signature.rename(model, *self._names())
 
     def _convert(self, converter: Any) -> bytes:
@@ -148,10 +149,18 @@ class TensorFlowSource:
         tf.saved_model.save(module, folder, signatures=module.serve)
 
     def _onnx(self) -> bytes:
-        from edgeferry_converter.sources import onnx_graph
+        from edgeferry_converter.sources import onnx_graph, onnx_names
 
         tf2onnx = require(self.path, "keras", "tf2onnx")
         self.tools = {**self.tools, **versions("tf2onnx", "onnx")}
         with foreign(self.path, "tf2onnx could not convert it"):
             model, _ = tf2onnx.convert.from_function(self._function, self._function.input_signature, opset=OPSET)
-        return onnx_graph.finish(self.path, onnx_graph.rename(model, *self._names()))
+            onnx_graph.hold(model, self._captured())
+        return onnx_graph.finish(self.path, onnx_names.canonical(onnx_graph.rename(model, *self._names())))
+
+    def _captured(self) -> dict[str, Array]:
+        """Return the constants that the function took from outside, which tf2onnx makes inputs of."""
+        import tensorflow as tf
+
+        captures = self._function.get_concrete_function(*self._function.input_signature).graph.captures
+        return {inner.name: outer.numpy() for outer, inner in captures if outer.dtype not in (tf.resource, tf.variant)}

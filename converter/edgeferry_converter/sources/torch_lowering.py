@@ -6,11 +6,12 @@ A module is wrapped into one of positional tensors in and a tuple of tensors out
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_converter.sources.finite import check_finite
 from edgeferry_converter.sources.tensors import in_order, unique
 from edgeferry_converter.sources.versions import versions
 from edgeferry_runtime.errors import ConversionError, UnknownNameError
@@ -49,6 +50,10 @@ class Call:
 
         with torch.no_grad():
             return named_outputs(subject, self(tensors))
+
+    def with_module(self, module: Any) -> Call:
+        """Return the same call of another module."""
+        return replace(self, module=module)
 
     def flat(self) -> Any:
         """Return a module of positional tensors in and a tuple of tensors out."""
@@ -120,6 +125,10 @@ class TorchSource:
         self.tools: Mapping[str, str] = versions("torch")
         self.framework = f"torch {self.tools['torch']}"
         self.inputs, self.outputs = inputs, outputs
+        self.notes: tuple[str, ...] = ()
+        check_finite(self.path, ((name, p.numpy(force=True)) for name, p in _plain(call.module.named_parameters())))
+        buffers = _plain(call.module.named_buffers())
+        check_finite(self.path, ((name, b.numpy(force=True)) for name, b in buffers), masks=True)
         self._call = call
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -183,6 +192,13 @@ class TorchSource:
         """Return the examples with a dynamic batch set to `batch`; the exporter takes 0 and 1 for constants."""
         pairs = zip(self._call.examples, self.inputs, strict=True)
         return tuple(resize_batch(e, batch) if t.shape[:1] == (-1,) else e for e, t in pairs)
+
+
+def _plain(tensors: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Leave out what NumPy has no dtype for."""
+    import torch
+
+    return ((name, t) for name, t in tensors if t.dtype in (torch.float16, torch.float32, torch.float64))
 
 
 def resize_batch(example: torch.Tensor, batch: int) -> torch.Tensor:

@@ -1,0 +1,116 @@
+"""TorchScript archives (``.pt``, ``.jit``): loaded without Python, and lowered operator by operator.
+
+``torch.jit.load`` never uses Python's pickle: its own reader builds only tensors, numbers and the classes whose code
+lies in the archive, and that code is TorchScript, which a compiler of PyTorch reads and an interpreter runs. No Python
+is executed. What TorchScript can reach outside itself are operators that open files (``torch.save``,
+``torch.from_file``) and compiled classes; archives that name them are refused before they are loaded, because the
+``__setstate__`` of a class already runs while loading.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from edgeferry_converter.quiet import foreign, require, summary
+from edgeferry_converter.sources import Source, SourceSpec
+from edgeferry_converter.sources.detection import AGAIN
+from edgeferry_converter.sources.tensors import check_shape_names
+from edgeferry_converter.sources.torch_lowering import TorchSource
+from edgeferry_converter.sources.torch_shapes import call_by_name, filled, observed_outputs, shaped
+from edgeferry_converter.sources.torchscript_graph import Interpreted
+from edgeferry_runtime.errors import ArtifactError, ConversionError, CorruptFileError, UnsafeFileError, UsageError
+from edgeferry_runtime.tensors import TensorSpec
+
+NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "torchvision"})
+"""Whose operators the code may call: those of PyTorch itself."""
+
+REACHING_OUT = re.compile(r"\b(?:from_file|save|load|rpc_async|rpc_sync|rpc_remote|classes)\b")
+"""Words that the code of a network has no use for, and that all ways out of TorchScript need."""
+
+CALLS = re.compile(r"\bops\s*\.\s*(\w+)")
+
+TRACE = "trace the module that computes it, and nothing around it: torch.jit.trace(module.eval(), inputs)"
+
+
+def open_source(spec: SourceSpec) -> Source:
+    """Load TorchScript, and learn its outputs by running it on inputs of the given shapes.
+
+    Inputs bear the names of ``forward``'s parameters and are float32.
+
+    Raises:
+        UnsafeFileError: If its code could reach files, the network or compiled classes.
+        CorruptFileError: If it is damaged.
+        ArtifactError: If this PyTorch cannot load it.
+        UsageError: If the shape of an input was not given.
+        ConversionError: If it takes something else than tensors, or keeps state between calls.
+    """
+    torch = require(spec.path, "torch", "torch")
+    _check_code(spec.path)
+    with foreign(spec.path, "torch.jit could not load it", AGAIN, ArtifactError):
+        script = torch.jit.load(str(spec.path), map_location="cpu").eval()
+    names = _parameters(spec.path, script)
+    check_shape_names(spec.shapes, names)
+    examples = {name: filled(shape, torch.float32) for name, shape in _shapes(spec, names).items()}
+    shapes = {name: spec.shapes.get(name, tuple(tensor.shape)) for name, tensor in examples.items()}
+    inputs = tuple(TensorSpec(name, tuple(shape), "float32") for name, shape in shapes.items())
+    call = call_by_name(script, examples, positional=names)
+    outputs = observed_outputs(spec, call, inputs)
+    return TorchScriptSource((spec.path, "torchscript"), call, inputs, outputs)
+
+
+class TorchScriptSource(TorchSource):
+    """TorchScript as a source: PyTorch's own interpreter runs it, and ours is what is lowered."""
+
+    def lower(self, to: str, path: Path) -> None:
+        """Write the float artifact."""
+        script = self._call.module
+        try:
+            self._call = self._call.with_module(Interpreted(self.path, script))
+            self._call.answers(self.path, self._call.examples)  # what fails without an exporter has the clearer error
+            super().lower(to, path)
+        finally:
+            self._call = self._call.with_module(script)
+
+
+def _check_code(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.namelist()
+            if len({entry.lower() for entry in entries}) < len(entries):
+                raise CorruptFileError(path, "has several entries of one name", AGAIN)
+            texts = [archive.read(entry).decode() for entry in entries if "/code/" in entry and entry.endswith(".py")]
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise CorruptFileError(path, f"its code cannot be read ({summary(error)})", AGAIN) from error
+    for text in texts:
+        found = REACHING_OUT.findall(text) + [f"ops.{name}" for name in CALLS.findall(text) if name not in NAMESPACES]
+        if found:
+            reason = f"its code names {found[0]!r}, through which it could reach out of the network"
+            raise UnsafeFileError(path, reason, TRACE)
+
+
+def _parameters(path: Path, script: Any) -> list[str]:
+    """Return the names of forward's parameters, which must be tensors."""
+    with foreign(path, "it has no forward method", TRACE, ArtifactError):
+        arguments = script.forward.schema.arguments[1:]
+    odd = [f"{a.name} ({a.type})" for a in arguments if str(a.type) != "Tensor" and not a.has_default_value()]
+    if odd:
+        raise ConversionError(path, f"takes what is no tensor: {', '.join(odd)}", TRACE)
+    return [a.name for a in arguments if str(a.type) == "Tensor"]
+
+
+def _shapes(spec: SourceSpec, names: list[str]) -> dict[str, tuple[int, ...]]:
+    """Return the sizes of the example inputs, from the flags or from the data that the model will be fed."""
+    found = {}
+    for name in names:
+        hint = spec.hints.get(name) or (spec.hints.get("") if len(names) == 1 else None)
+        if name in spec.shapes:
+            found[name] = shaped(name, spec.shapes[name])
+        elif hint:
+            found[name] = hint
+        else:
+            fix = f"give --shape {name}=1,3,32,32 (its own numbers), or data to verify with: --probe DATA"
+            raise UsageError(spec, f"is TorchScript, which does not tell the shape of the input {name!r}", fix)
+    return found

@@ -6,19 +6,36 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "Comparison": "comparison",
     "ConversionPlan": "conversion",
+    "Inspection": "inspection",
     "Recipe": "recipe",
     "Step": "conversion",
     "convert": "conversion",
+    "inspect": "inspection",
     "plan": "conversion",
     "perform": "conversion",
+    "verify": "comparison",
 }
 
 if TYPE_CHECKING:
+    from edgeferry_converter.comparison import Comparison, verify
     from edgeferry_converter.conversion import ConversionPlan, Step, convert, perform, plan
+    from edgeferry_converter.inspection import Inspection, inspect
     from edgeferry_converter.recipe import Recipe
 
-__all__ = ["ConversionPlan", "Recipe", "Step", "convert", "perform", "plan"]
+__all__ = [
+    "Comparison",
+    "ConversionPlan",
+    "Inspection",
+    "Recipe",
+    "Step",
+    "convert",
+    "inspect",
+    "perform",
+    "plan",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

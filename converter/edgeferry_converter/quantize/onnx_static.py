@@ -32,7 +32,7 @@ def observe(source: Path, samples: Iterable[Mapping[str, Array]], *, histograms:
     """Run a prepared float model over all samples and keep what a calibration method needs of every activation.
 
     Args:
-        source: An ``.onnx`` file with inferred shapes.
+        source: An ``.onnx`` file.
         samples: What the model is fed, by input name.
         histograms: Whether histograms are kept.
 
@@ -54,11 +54,11 @@ class _Runner:
     """A float model whose every float activation is an output."""
 
     def __init__(self, source: Path) -> None:
-        import onnx
         import onnxruntime
         from onnx import TensorProto
+        from onnxruntime.quantization.quant_utils import load_model_with_shape_infer
 
-        model = onnx.load(str(source))
+        model = load_model_with_shape_infer(source)
         weights = {tensor.name for tensor in model.graph.initializer}
         outputs = {value.name for value in model.graph.output}
         made = {name for node in model.graph.node for name in node.output}

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeferry_converter.batches import describe
 from edgeferry_converter.data import declared_range
+from edgeferry_converter.quantize import tflite_recipe
 from edgeferry_converter.sources import Source
 from edgeferry_runtime import __version__
 from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, sha256_file, write_bundle
@@ -32,7 +34,12 @@ class Proof:
         outputs: The artifact's outputs, in the source's order.
         origin: Where the inputs came from: ``probe``, ``calibration`` or ``random``.
         float_bytes: Size of the artifact before quantization.
+        float_sha256: Its hash, under which it was kept; empty where nothing was quantized.
         tools: Versions of the engine and the quantizer.
+        layers: How many layers with weights store them as what.
+        calibration: The calibration set's hash and number of samples, and the method; empty where there was none.
+        warnings: What was seen of the calibration set that need not be right.
+        batch: The distance of each output on several samples at once; None where the batch is fixed.
     """
 
     probe: Probe
@@ -41,7 +48,12 @@ class Proof:
     outputs: tuple[TensorSpec, ...]
     origin: str = "random"
     float_bytes: int = 0
+    float_sha256: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
+    calibration: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    batch: tuple[OutputError, ...] | None = None
 
 
 def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -> Bundle:
@@ -67,6 +79,9 @@ def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -
 
     def fill(parts: Path) -> None:
         shutil.copyfile(artifact, parts / artifact.name)
+        beside = artifact.with_name(tflite_recipe.FILE)
+        if beside.is_file():
+            shutil.copyfile(beside, parts / beside.name)
         proof.probe.save(parts / PROBE)
         (parts / RECIPE).write_text(recipe.to_toml(plan.output.absolute()), encoding="utf-8")
         if plan.labels:
@@ -83,6 +98,8 @@ def _describe(plan: ConversionPlan, source: Source) -> dict[str, Any]:
         "framework": source.framework,
         "sha256": hash_source(spec.path),
     }
+    if source.notes:
+        described["notes"] = list(source.notes)
     if spec.weights is not None:
         described["weights"] = {"name": spec.weights.name, "sha256": sha256_file(spec.weights)}
     return described
@@ -101,9 +118,18 @@ def hash_source(path: Path) -> str:
 def _report(proof: Proof, inputs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
     """Say what was compared; random inputs are called so, with their ranges."""
     report: dict[str, Any] = {"probe": proof.origin, "samples": len(proof.probe), "float_bytes": proof.float_bytes}
+    if proof.float_sha256:
+        report["float_sha256"] = proof.float_sha256
+    if proof.layers:
+        report["layers"] = dict(proof.layers)
+    if proof.calibration:
+        report["calibration"] = dict(proof.calibration)
+    if proof.warnings:
+        report["warnings"] = list(proof.warnings)
     if proof.origin == "random":
         said = ", ".join(f"{spec.name} in {_range(spec)}" for spec in inputs)
         report["note"] = f"random inputs of seed {seed} ({said}), because no data was given; --probe gives real ones"
+    report |= describe(proof.batch)
     return {**report, "outputs": [error.to_dict() for error in proof.errors]}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ from typing import Any
 import click
 
 from edgeferry_converter.conversion import Step, perform, plan
+from edgeferry_converter.overrides import Override
+from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
+from edgeferry_converter.quantize.support import ACTIVATIONS, IO_DTYPES
 from edgeferry_converter.quiet import loud
-from edgeferry_converter.recipe import FORMATS, IO_DTYPES, PRECISIONS, Recipe
+from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
+from edgeferry_converter.repro import reporting
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.commands.output import emit, json_option, say, table
 from edgeferry_runtime.errors import UsageError
@@ -25,12 +29,21 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.command()
 @click.argument("source")
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the bundle.")
-@click.option("--recipe", "recipe_file", type=click.Path(path_type=Path), help="TOML file; flags replace what it says.")
+@click.option(
+    "--recipe", "recipe_file", type=click.Path(path_type=Path), help="TOML file, or JSON of ai-edge-quantizer."
+)
 @click.option("--to", metavar="|".join(FORMATS), help="Format of the artifact. [default: tflite]")
 @click.option("--quantize", metavar="|".join(PRECISIONS), help="Precision of the artifact. [default: none]")
+@click.option("--block-size", type=int, metavar="0|32|64", help="Of int4 matrices. [default: 0, per channel]")
+@click.option("--override", multiple=True, metavar="LAYER=PRECISION", help="Other precision of layers; * is any text.")
 @click.option("--calibrate", metavar="DATA", type=click.Path(path_type=Path), help="Typical samples, for int8.")
+@click.option("--calibration", metavar="|".join((*METHODS, AUTO)), help="How ranges are found. [default: min-max]")
 @click.option("--io-dtype", metavar="|".join(IO_DTYPES), help="Inputs and outputs of int8. [default: float32]")
+@click.option("--activations", metavar="|".join(ACTIVATIONS), help="Of int8 on ONNX. [default: int8]")
 @click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="Weights for FILE.py:FACTORY.")
+@click.option("--weights-key", metavar="KEY", help="Where in a checkpoint the weights lie; dots lead deeper.")
+@click.option("--custom-objects", metavar="FILE.py:NAME,NAME", help="Python classes of a Keras file; executes FILE.py.")
+@click.option("--signature", metavar="KEY", help="Signature of a SavedModel or .tflite. [default: serving_default]")
 @click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Shape of one input; may be repeated.")
 @click.option("--probe", metavar="DATA", type=click.Path(path_type=Path), help="Samples to verify with.")
 @click.option("--samples", type=int, help="Most samples to verify with. [default: 32]")
@@ -41,6 +54,7 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--min-cosine", type=float, help="Lowest cosine similarity that passes.")
 @click.option("--min-snr-db", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
 @click.option("--min-top1", type=float, help="Lowest top-1 agreement that passes, 0 to 1.")
+@click.option("--repro", metavar="FILE.zip", type=click.Path(path_type=Path), help="Bug report, weights as noise.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the frameworks say.")
 @json_option
 def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, as_json: bool, **flags: Any) -> None:
@@ -50,9 +64,11 @@ def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, 
     .onnx or .tflite file. DATA is an .npz with the input names, an .npy for the only input, a folder of .npy files,
     or a folder of images, which the recipe's [preprocess] turns into inputs.
     """
+    repro = flags.pop("repro")
     recipe = _recipe(recipe_file, flags)
     begin = time.perf_counter()
-    with loud() if verbose else contextlib.nullcontext(), _progress(verbose) as show:
+    said = loud() if verbose else contextlib.nullcontext()
+    with reporting(repro, source, recipe), said, _progress(verbose) as show:
         bundle = perform(plan(source, output, recipe), show)
     if as_json:
         emit({"bundle": str(bundle.path), **bundle.manifest.to_dict(), "seconds": time.perf_counter() - begin})
@@ -62,9 +78,11 @@ def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, 
 
 def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
     """Read the recipe's file, and let flags replace what it says."""
-    recipe = Recipe.from_toml(file) if file else Recipe()
+    recipe = Recipe.from_file(file) if file else Recipe()
     given = {key: value for key, value in flags.items() if value not in (None, ())}
     limits = {key: given.pop(key) for key in TOLERANCE if key in given}
+    if "override" in given:
+        given["override"] = (*recipe.override, *map(Override.parse, given["override"]))
     if "shape" in given:
         given["shape"] = {**recipe.shape, **dict(_shape(text) for text in given["shape"])}
     return replace(recipe, tolerance=replace(recipe.tolerance, **limits), **given)
@@ -94,6 +112,8 @@ def _progress(verbose: bool) -> Iterator[Any]:
         else:
             running.clear()
             say(f"{step.seconds:.1f} s")
+            for warning in step.warnings:
+                say(f"ferry: warning: {warning}")
 
     try:
         yield show
@@ -119,10 +139,22 @@ def _report(bundle: Bundle) -> None:
     click.echo(table(rows))
     size, whole = bundle.artifact.stat().st_size, manifest.verification["float_bytes"]
     click.echo(f"\n{manifest.artifact}: {size:,} B, {size / whole:.0%} of the float artifact's {whole:,} B")
+    for note in manifest.source.get("notes", ()):
+        click.echo(f"note: {note}")
+    if "layers" in manifest.verification:
+        stored = ", ".join(f"{count} {kind}" for kind, count in manifest.verification["layers"].items())
+        click.echo(f"layers with weights: {stored}")
+    if "tried" in manifest.verification.get("calibration", {}):
+        click.echo(f"calibrated by {_tried(manifest.verification['calibration'])}")
     if "note" in manifest.verification:
         click.echo(f"verified with {manifest.verification['note']}")
     click.echo(f"bundle {bundle.id[:12]} lies in {bundle.path}")
     click.echo(f"next: ferry bench {bundle.path}, or ferry push {bundle.path} DEVICE")
+
+
+def _tried(calibration: Mapping[str, Any]) -> str:
+    figures = ", ".join(f"{name} {_figure(f['snr_db'], '.1f', 'inf')}" for name, f in calibration["tried"].items())
+    return f"{calibration['method']} (SNR in dB: {figures})"
 
 
 def _figure(value: float | None, form: str, absent: str = "") -> str:

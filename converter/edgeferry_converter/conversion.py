@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgeferry_converter.bundling import Proof, bundle, check_labels, read_labels
+from edgeferry_converter import calibration as calibrating
+from edgeferry_converter.batches import check_batches, compare_batches
+from edgeferry_converter.bundling import Proof, bundle, check_labels, hash_source, read_labels
 from edgeferry_converter.data import Data, Samples, check_calibration, open_data, random_samples
+from edgeferry_converter.explain import floats
+from edgeferry_converter.explain.failures import set_aside
 from edgeferry_converter.metadata import Description, describe
-from edgeferry_converter.quantize import Job, quantize
+from edgeferry_converter.quantize import Job, Outcome, quantize, support, tflite_recipe
+from edgeferry_converter.quantize.calibration.methods import AUTO
 from edgeferry_converter.recipe import Recipe, check_keys, plain_name
-from edgeferry_converter.sources import Source, SourceSpec, detect, open_source
+from edgeferry_converter.sources import HINTED, Source, SourceSpec, detect, open_source
+from edgeferry_converter.sources.options import with_options
 from edgeferry_converter.verification import check, compare, record
 from edgeferry_runtime.bundle import Bundle, Probe, check_output
-from edgeferry_runtime.errors import ConversionError, CorruptFileError, EngineError, MissingFileError, UsageError
+from edgeferry_runtime.errors import (
+    ConversionError,
+    CorruptFileError,
+    EngineError,
+    MissingFileError,
+    UsageError,
+    VerificationError,
+)
 from edgeferry_runtime.guard import try_in_child
 from edgeferry_runtime.model import load
+from edgeferry_runtime.scratch import scratch
 from edgeferry_runtime.tensors import TensorSpec
 
 
@@ -36,10 +49,12 @@ class Step:
     Attributes:
         name: In words.
         seconds: How long it took; None while it runs.
+        warnings: What was seen on the way that need not be right.
     """
 
     name: str
     seconds: float | None = None
+    warnings: tuple[str, ...] = ()
 
 
 Progress = Callable[[Step], None]
@@ -113,12 +128,13 @@ def plan(source: str | os.PathLike[str], output: str | os.PathLike[str], recipe:
     check_output(target)
     if recipe.weights is not None and not recipe.weights.is_file():
         raise MissingFileError(recipe.weights, "no such weights", "check the path")
+    spec = with_options(spec, found, recipe)
     _check_way(spec, found, recipe)
     calibration = open_data(recipe.calibrate, recipe.preprocess) if recipe.calibrate else None
     probe = open_data(recipe.probe, recipe.preprocess) if recipe.probe else None
     data = probe or calibration
     return ConversionPlan(
-        spec=replace(spec, hints=data.shapes() if data and found == "factory" else {}),
+        spec=replace(spec, hints=data.shapes() if data and found in HINTED else {}),
         format=found,
         output=target,
         recipe=recipe,
@@ -130,30 +146,52 @@ def plan(source: str | os.PathLike[str], output: str | os.PathLike[str], recipe:
 
 
 def _check_way(spec: SourceSpec, found: str, recipe: Recipe) -> None:
-    """Refuse what the source does not lower to, and int8 without data."""
+    """Refuse what the source does not lower to, what the format does not have, and static ranges without data."""
     if found in ("tflite", "onnx") and found != recipe.to:
         fix = f"use --to {found}, or give the model that it was made from"
         raise UsageError(f"--to {recipe.to}", f"{spec} is {found} already and lowers to nothing else", fix)
-    if recipe.quantize == "int8" and recipe.calibrate is None:
+    support.check(recipe)
+    if _needs_ranges(recipe) and recipe.calibrate is None:
         reason = "needs the range of every activation, and there is no data to take it from"
         fix = "give --calibrate DATA with typical samples, or use --quantize dynamic"
-        raise UsageError("--quantize int8", reason, fix)
+        raise UsageError(f"--quantize {recipe.quantize}", reason, fix)
+    if recipe.calibration != Recipe.calibration and not _needs_ranges(recipe):
+        reason = f"chooses ranges of activations, and --quantize {recipe.quantize} has none"
+        raise UsageError(f"--calibration {recipe.calibration}", reason, "leave it out, or use --quantize int8")
+
+
+def _needs_ranges(recipe: Recipe) -> bool:
+    if recipe.aeq_recipe is not None:
+        return tflite_recipe.needs_ranges(tflite_recipe.read(recipe.aeq_recipe))
+    return support.needs_ranges(recipe.quantize, recipe.override)
 
 
 def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
     """Carry out a plan; see `convert`."""
-    with tempfile.TemporaryDirectory(prefix="edgeferry-") as folder:
+    with scratch() as folder:
         with _step(progress, f"open {plan.spec.path.name} ({plan.format})"):
             source = open_source(plan.spec)
         samples, origin = _probe_samples(plan, source)
-        with _step(progress, f"run the source on {len(samples)} samples ({origin})"):
+        with _step(progress, f"run the source on {len(samples)} samples ({origin})") as warnings:
             probe = record(samples.path, source, samples)
+            calibration = _calibration(plan, source)
+            if calibration is not None:
+                warnings.extend(_examine(plan, source, calibration, (probe, origin)))
         check_labels(plan.recipe.labels, plan.labels, probe)
-        float_file, artifact, tools = _make_artifact(plan, source, Path(folder), progress)
+        float_file, artifact, outcome, method = _make_artifact(plan, source, _Way(folder, probe, calibration), progress)
         describe(artifact, _description(plan), plan.spec.path)
         with _step(progress, f"verify {len(probe)} samples"):
-            proof = _prove(plan, source, artifact, probe)
-        proof = replace(proof, origin=origin, float_bytes=float_file.stat().st_size, tools={**proof.tools, **tools})
+            float_sha256 = floats.keep(float_file) if float_file != artifact else ""
+            proof = _prove(plan, source, artifact, probe, float_sha256)
+        proof = replace(
+            proof,
+            origin=origin,
+            float_bytes=float_file.stat().st_size,
+            tools={**proof.tools, **outcome.tools},
+            layers=outcome.layers,
+            calibration=_describe(plan, calibration, method) if calibration is not None else {},
+            warnings=tuple(warnings),
+        )
         return bundle(plan, source, artifact, proof)
 
 
@@ -163,13 +201,15 @@ def _description(plan: ConversionPlan) -> Description:
 
 
 @contextlib.contextmanager
-def _step(progress: Progress | None, name: str) -> Iterator[None]:
+def _step(progress: Progress | None, name: str) -> Iterator[list[str]]:
+    """Tell of a step's begin and end; what is added to the list that it gives are its warnings."""
     begin = time.perf_counter()
+    warnings: list[str] = []
     if progress:
         progress(Step(name))
-    yield
+    yield warnings
     if progress:
-        progress(Step(name, time.perf_counter() - begin))
+        progress(Step(name, time.perf_counter() - begin, tuple(warnings)))
 
 
 def _probe_samples(plan: ConversionPlan, source: Source) -> tuple[Samples, str]:
@@ -181,32 +221,70 @@ def _probe_samples(plan: ConversionPlan, source: Source) -> tuple[Samples, str]:
     return random_samples(source.inputs, recipe.samples, recipe.seed, recipe.shape), "random"
 
 
+@dataclass(frozen=True)
+class _Way:
+    """What leads from a source to its artifact: a folder, the golden outputs, and what ranges are taken from."""
+
+    folder: Path
+    probe: Probe
+    calibration: Samples | None
+
+
 def _make_artifact(
-    plan: ConversionPlan, source: Source, folder: Path, progress: Progress | None
-) -> tuple[Path, Path, dict[str, str]]:
-    """Lower, and quantize where that is asked for; return the float file, the artifact and the quantizer's version."""
+    plan: ConversionPlan, source: Source, way: _Way, progress: Progress | None
+) -> tuple[Path, Path, Outcome, dict[str, Any]]:
+    """Lower, and quantize where that is asked for.
+
+    Returns:
+        The float file, the artifact, what was done, and by which calibration method.
+    """
     recipe = plan.recipe
-    calibration = _calibration(plan, source)
-    lowered, artifact = folder / f"float.{recipe.to}", folder / f"model.{recipe.to}"
+    lowered, artifact = way.folder / f"float.{recipe.to}", way.folder / f"model.{recipe.to}"
     with _step(progress, f"lower to {recipe.to}"):
         source.lower(recipe.to, lowered)
-    if recipe.quantize == "none":
+    if recipe.quantize == "none" and not recipe.override:
         artifact = lowered.rename(artifact)
-        return artifact, artifact, {}
+        return artifact, artifact, Outcome({}), {}
     with _step(progress, f"quantize to {recipe.quantize}"):
-        job = Job(lowered, artifact, recipe.quantize, recipe.io_dtype, calibration, str(plan.spec))
-        return lowered, artifact, quantize(recipe.to, job)
+        job = Job(
+            lowered,
+            artifact,
+            recipe.quantize,
+            recipe.io_dtype,
+            way.calibration,
+            str(plan.spec),
+            block_size=recipe.block_size,
+            activations=recipe.activations,
+            overrides=recipe.override,
+            aeq_recipe=recipe.aeq_recipe,
+            calibration=recipe.calibration,
+        )
+        if recipe.calibration == AUTO:
+            return lowered, artifact, *calibrating.best(recipe.to, job, way.probe)
+        return lowered, artifact, quantize(recipe.to, job), {"method": recipe.calibration}
 
 
 def _calibration(plan: ConversionPlan, source: Source) -> Samples | None:
-    if plan.calibration is None or plan.recipe.quantize != "int8":
+    if plan.calibration is None or not _needs_ranges(plan.recipe):
         return None
-    samples = plan.calibration.bind(source.inputs)
-    check_calibration(samples)
-    return samples
+    return plan.calibration.bind(source.inputs)
 
 
-def _prove(plan: ConversionPlan, source: Source, artifact: Path, probe: Probe) -> Proof:
+def _examine(plan: ConversionPlan, source: Source, samples: Samples, verified: tuple[Probe, str]) -> tuple[str, ...]:
+    """Refuse a calibration set that cannot be used, and say what is odd about one that can."""
+    ranges = check_calibration(samples)
+    probe, origin = verified
+    own = probe if origin == "calibration" else record(samples.path, source, samples.take(plan.recipe.samples))
+    other = probe if origin == "probe" else None
+    expected, whose = calibrating.expected_ranges(other, plan.recipe.preprocess, ranges)
+    return calibrating.examine(samples, ranges, own, expected, whose)
+
+
+def _describe(plan: ConversionPlan, samples: Samples, method: dict[str, Any]) -> dict[str, Any]:
+    return {"sha256": hash_source(samples.path), "samples": len(samples), **method}
+
+
+def _prove(plan: ConversionPlan, source: Source, artifact: Path, probe: Probe, float_sha256: str) -> Proof:
     """Run the artifact in its engine, first in a child process, and compare every output."""
     recipe = plan.recipe
     with _runs_in_its_engine(plan):
@@ -214,10 +292,17 @@ def _prove(plan: ConversionPlan, source: Source, artifact: Path, probe: Probe) -
         with load(artifact) as model:
             inputs, outputs = _ordered(model.inputs, source.inputs), _ordered(model.outputs, source.outputs)
             errors = compare(probe, model)
+            batch = compare_batches(source, model, inputs, probe)
             engine = {model.engine: model.engine_version}
     precision = "float32" if recipe.quantize == "none" else recipe.quantize
-    check(f"{plan.spec} as {recipe.to} {precision}", errors, recipe.limits, recipe.quantize)
-    return Proof(probe, errors, inputs, outputs, tools=engine)
+    subject = f"{plan.spec} as {recipe.to} {precision}"
+    proof = Proof(probe, errors, inputs, outputs, tools=engine, batch=batch, float_sha256=float_sha256)
+    try:
+        check(subject, errors, recipe.limits, recipe.quantize)
+        check_batches(subject, batch or (), recipe.limits, recipe.quantize)
+    except VerificationError as error:
+        raise set_aside(plan, source, artifact, proof, error) from None
+    return proof
 
 
 @contextlib.contextmanager

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeferry_converter.overrides import Override
+from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
+from edgeferry_converter.quantize.support import ACTIVATIONS, BLOCK_SIZES, IO_DTYPES
 from edgeferry_runtime import toml
 from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
 from edgeferry_runtime.numerics import TOLERANCES, Tolerance
@@ -19,8 +22,15 @@ from edgeferry_runtime.preprocess import Preprocess
 
 FORMATS = ("tflite", "onnx")
 PRECISIONS = tuple(TOLERANCES)
-IO_DTYPES = ("float32", "int8")
-PATHS = ("calibrate", "weights", "probe", "labels")
+CHOICES: Mapping[str, tuple[object, ...]] = {
+    "to": FORMATS,
+    "quantize": PRECISIONS,
+    "block_size": BLOCK_SIZES,
+    "io_dtype": IO_DTYPES,
+    "activations": ACTIVATIONS,
+    "calibration": (*METHODS, AUTO),
+}
+PATHS = ("aeq_recipe", "calibrate", "weights", "custom_objects", "probe", "labels")
 TABLES = ("preprocess", "tolerance", "shape")
 
 
@@ -30,11 +40,25 @@ class Recipe:
 
     Attributes:
         to: The artifact's format: ``tflite`` or ``onnx``.
-        quantize: ``none`` (float32), ``fp16`` (float16 weights), ``dynamic`` (int8 weights) or ``int8``
-            (int8 weights and activations; needs `calibrate`).
+        quantize: ``none`` (float32), ``fp16`` (float16 weights), ``weight-only`` (int8 weights, float computation),
+            ``dynamic`` (int8 weights, integer computation), ``weight-only-int4`` and ``dynamic-int4`` (the same with
+            int4 matrices), ``int8`` (int8 weights and activations) or ``int16x8`` (16-bit activations); the last two
+            need `calibrate`.
+        block_size: Of int4 matrices: 32 or 64 weights share a scale; 0 is one scale per output channel.
+        override: Layers or operators of another precision; where several match, the last one holds.
+        aeq_recipe: A JSON recipe of ai-edge-quantizer that is used as it is. `quantize` then only names the tolerance.
         calibrate: Samples that are typical of use: ``.npz``, ``.npy``, a folder of ``.npy`` or of images.
-        io_dtype: ``float32`` keeps float inputs and outputs; ``int8`` makes them integers (with ``int8`` only).
+        calibration: How ranges of activations are made of `calibrate`: ``min-max`` (true extremes),
+            ``moving-average``, ``percentile``, ``mse``, ``entropy``, or ``auto``, which tries them all and keeps the
+            one with the best outputs.
+        io_dtype: ``float32`` keeps float inputs and outputs; ``int8`` and ``uint8`` make them integers (with
+            ``int8`` only).
+        activations: What ``int8`` stores activations in on ONNX: ``int8`` (S8S8) or ``uint8`` (U8S8).
         weights: The weights that a PyTorch factory's model loads.
+        weights_key: The key below which they lie in a checkpoint, such as ``ema``; dots lead deeper.
+        custom_objects: ``FILE.py:NAME,NAME``: the Python classes and functions that a Keras file names. The file is
+            executed because it is given here, and never else.
+        signature: Which signature of a SavedModel or a TFLite file is the model; without it ``serving_default``.
         probe: Samples to verify with; without them those of `calibrate`, else seeded random ones.
         labels: A text file with one class name a line.
         name: The bundle's name; without it the output folder's.
@@ -52,9 +76,17 @@ class Recipe:
 
     to: str = "tflite"
     quantize: str = "none"
+    block_size: int = 0
+    override: tuple[Override, ...] = ()
+    aeq_recipe: Path | None = None
     calibrate: Path | None = None
+    calibration: str = "min-max"
     io_dtype: str = "float32"
+    activations: str = "int8"
     weights: Path | None = None
+    weights_key: str | None = None
+    custom_objects: Path | None = None
+    signature: str | None = None
     probe: Path | None = None
     labels: Path | None = None
     name: str | None = None
@@ -65,27 +97,28 @@ class Recipe:
     shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key, valid in (("to", FORMATS), ("quantize", PRECISIONS), ("io_dtype", IO_DTYPES)):
-            if getattr(self, key) not in valid:
-                raise UnknownNameError(_flag(key), str(getattr(self, key)), valid)
+        for key, valid in CHOICES.items():
+            if getattr(self, key) not in valid or isinstance(getattr(self, key), bool):
+                raise UnknownNameError(_flag(key), str(getattr(self, key)), map(str, valid))
         for key in PATHS:
             if getattr(self, key) is not None:
                 object.__setattr__(self, key, _path(key, getattr(self, key)))
-        if self.io_dtype == "int8" and self.quantize != "int8":
-            raise UsageError(
-                "--io-dtype int8", f"needs int8 activations, and --quantize is {self.quantize}", "add --quantize int8"
-            )
+        object.__setattr__(self, "override", tuple(self.override))
         _check_number("samples", self.samples, 1, 100_000)
         _check_number("seed", self.seed, 0, 2**32 - 1)
         _check_name(self.name)
+        for key in ("weights_key", "signature"):
+            _check_text(key, getattr(self, key))
         object.__setattr__(self, "shape", {k: _dims(k, v) for k, v in self.shape.items()})
         _check_tolerance(self.tolerance)
 
     @property
     def limits(self) -> Tolerance:
-        """The tolerance in force: the default of the precision, with what the recipe says itself."""
+        """The tolerance in force: the default of the coarsest precision, with what the recipe says itself."""
+        asked = {self.quantize, *(override.precision for override in self.override)}
+        coarsest = max(asked, key=list(TOLERANCES).index)
         own = {f.name: getattr(self.tolerance, f.name) for f in fields(Tolerance)}
-        return replace(TOLERANCES[self.quantize], **{k: v for k, v in own.items() if v is not None})
+        return replace(TOLERANCES[coarsest], **{k: v for k, v in own.items() if v is not None})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], folder: Path = Path()) -> Recipe:
@@ -101,6 +134,8 @@ class Recipe:
         """
         check_keys("recipe", data, [f.name for f in fields(cls)])
         values = dict(data)
+        if isinstance(values.get("quantize"), Mapping):
+            values |= _quantize(values.pop("quantize"))
         for key in TABLES:
             if key in values and not isinstance(values[key], Mapping):
                 raise UsageError(f"recipe key {key!r}", "is no table", f"write it as [{key}] with its keys below")
@@ -113,6 +148,21 @@ class Recipe:
             check_keys("tolerance", values["tolerance"], [f.name for f in fields(Tolerance)])
             values["tolerance"] = Tolerance(**values["tolerance"])
         return cls(**values)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a recipe file: ours in TOML, or one of ai-edge-quantizer in JSON.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            UsageError: If it is neither, or a value does not fit.
+        """
+        from edgeferry_converter.quantize import tflite_recipe
+
+        file = Path(path)
+        if file.suffix.lower() != ".json":
+            return cls.from_toml(file)
+        return cls(quantize=tflite_recipe.precision(tflite_recipe.read(file)), aeq_recipe=file)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Recipe:
@@ -141,6 +191,8 @@ class Recipe:
         default = Recipe()
         changed = {f.name: getattr(self, f.name) for f in fields(self)}
         changed = {key: value for key, value in changed.items() if value != getattr(default, key)}
+        if "override" in changed:
+            changed["quantize"] = {"precision": self.quantize, "override": changed.pop("override")}
         return toml.dump({key: _plain(value, folder) for key, value in changed.items()})
 
 
@@ -177,6 +229,11 @@ def _check_name(name: str | None) -> None:
         raise UsageError("--name", f"{name!r} is no plain name", "use letters, digits, '.', '_' and '-'")
 
 
+def _check_text(key: str, value: object) -> None:
+    if value is not None and (not isinstance(value, str) or not value):
+        raise UsageError(_flag(key), f"{value!r} is no name", "give its name as text")
+
+
 def valid_name(name: object) -> bool:
     """Tell whether a text can name a bundle: up to 100 ASCII letters, digits, dots, underscores and dashes."""
     if not isinstance(name, str) or not name.isascii() or not 0 < len(name) <= 100 or name[0] in ".-":
@@ -210,6 +267,16 @@ def _check_tolerance(tolerance: Tolerance) -> None:
             raise UsageError(_flag(f.name), f"{value!r} is no number", "give a number")
 
 
+def _quantize(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Read ``[quantize]``: a precision, and overrides as ``[[quantize.override]]``."""
+    check_keys("quantize", table, ("precision", "override"))
+    overrides = table.get("override", [])
+    if not isinstance(overrides, list) or not all(isinstance(one, Mapping) for one in overrides):
+        raise UsageError("recipe key 'quantize.override'", "is no list of tables", "write it as [[quantize.override]]")
+    precision = table.get("precision", "none")
+    return {"quantize": precision, "override": tuple(Override.from_dict(one) for one in overrides)}
+
+
 def _preprocess(table: Mapping[str, Any]) -> Preprocess:
     for key in ("resize", "scale", "mean", "std"):
         values = table.get(key, ())
@@ -230,4 +297,4 @@ def _plain(value: Any, folder: Path | None) -> Any:
         value = vars(value)
     if isinstance(value, Mapping):
         return {key: _plain(item, folder) for key, item in value.items() if item is not None}
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(item, folder) for item in value] if isinstance(value, tuple) else value

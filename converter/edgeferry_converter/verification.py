@@ -19,8 +19,12 @@ PROBE_BYTES = 16 * 2**20
 HINTS = {
     "none": "check that the source runs the same in inference mode; or loosen [tolerance]",
     "fp16": "keep float32 with --quantize none, or loosen [tolerance]",
+    "weight-only": "keep more precision with --quantize fp16, or loosen [tolerance]",
     "dynamic": "keep more precision with --quantize fp16, or loosen [tolerance]",
+    "weight-only-int4": "keep more precision with --quantize weight-only or --block-size 32, or loosen [tolerance]",
+    "dynamic-int4": "keep more precision with --quantize dynamic or --block-size 32, or loosen [tolerance]",
     "int8": "give --calibrate more data that is typical of use, use --quantize dynamic, or loosen [tolerance]",
+    "int16x8": "give --calibrate more data that is typical of use, use --quantize fp16, or loosen [tolerance]",
 }
 
 

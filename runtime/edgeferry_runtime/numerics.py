@@ -71,8 +71,12 @@ class Tolerance:
 TOLERANCES: Mapping[str, Tolerance] = {
     "none": Tolerance(min_cosine=0.99999, min_snr_db=60.0, min_top1=0.98),
     "fp16": Tolerance(min_cosine=0.9999, min_snr_db=40.0, min_top1=0.95),
+    "int16x8": Tolerance(min_cosine=0.98, min_snr_db=12.0, min_top1=0.85),
+    "weight-only": Tolerance(min_cosine=0.98, min_snr_db=12.0, min_top1=0.85),
     "dynamic": Tolerance(min_cosine=0.98, min_snr_db=12.0, min_top1=0.85),
     "int8": Tolerance(min_cosine=0.95, min_snr_db=8.0, min_top1=0.8),
+    "weight-only-int4": Tolerance(min_cosine=0.75, min_snr_db=2.0, min_top1=0.5),
+    "dynamic-int4": Tolerance(min_cosine=0.75, min_snr_db=2.0, min_top1=0.5),
 }
 """The default tolerance of each precision, between a source and its artifact.
 

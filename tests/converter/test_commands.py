@@ -67,8 +67,11 @@ def test_flags_replace_what_the_recipe_says(tmp_path: Path) -> None:
     ("arguments", "code", "said"),
     [
         (["--to", "tflit"], 2, "--to: unknown name 'tflit'; did you mean 'tflite'? valid are tflite, onnx"),
-        (["--quantize", "int4"], 2, "valid are none, fp16, dynamic, int8"),
-        (["--io-dtype", "uint8"], 2, "valid are float32, int8"),
+        (["--quantize", "int4"], 2, "valid are none, fp16, int16x8, weight-only, dynamic, int8"),
+        (["--io-dtype", "int16"], 2, "valid are float32, int8, uint8"),
+        (["--override", "dense"], 2, "write it as --override "),
+        (["--override", "*dense*=int8"], 2, "give --calibrate DATA"),
+        (["--block-size", "32"], 2, "is for int4 weights, and --quantize is none"),
         (["--io-dtype", "int8"], 2, "add --quantize int8"),
         (["--quantize", "int8"], 2, "give --calibrate DATA with typical samples, or use --quantize dynamic"),
         (["--samples", "0"], 2, "whole number from 1"),

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeferry_converter.recipe import FORMATS, IO_DTYPES, PRECISIONS, Recipe
+from edgeferry_converter.overrides import Override
+from edgeferry_converter.quantize.support import ACTIVATIONS, BLOCK_SIZES, IO_DTYPES
+from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
 from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
 from edgeferry_runtime.numerics import TOLERANCES, Tolerance
 from edgeferry_runtime.preprocess import Preprocess
@@ -21,13 +23,19 @@ PATHS = st.none() | st.text(string.ascii_letters + " äß'\"\\._-", min_size=1, 
 ).map(Path)
 
 
+OVERRIDES = st.builds(Override, st.sampled_from(PRECISIONS), TEXT, st.none() | TEXT)
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
-    quantize = draw(st.sampled_from(PRECISIONS))
     return Recipe(
         to=draw(st.sampled_from(FORMATS)),
-        quantize=quantize,
-        io_dtype=draw(st.sampled_from(IO_DTYPES)) if quantize == "int8" else "float32",
+        quantize=draw(st.sampled_from(PRECISIONS)),
+        block_size=draw(st.sampled_from(BLOCK_SIZES)),
+        override=draw(st.lists(OVERRIDES, max_size=2).map(tuple)),
+        aeq_recipe=draw(PATHS),
+        io_dtype=draw(st.sampled_from(IO_DTYPES)),
+        activations=draw(st.sampled_from(ACTIVATIONS)),
         calibrate=draw(PATHS),
         weights=draw(PATHS),
         probe=draw(PATHS),
@@ -57,6 +65,8 @@ def test_a_recipe_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory
     read = Recipe.from_toml(file)
     assert read.to_toml(file.parent) == recipe.to_toml(file.parent)
     for key in ("to", "quantize", "io_dtype", "name", "samples", "seed", "preprocess", "tolerance", "shape"):
+        assert getattr(read, key) == getattr(recipe, key)
+    for key in ("block_size", "activations", "override"):
         assert getattr(read, key) == getattr(recipe, key)
 
 
@@ -117,7 +127,13 @@ def test_an_unknown_value_lists_the_valid_ones(values: dict[str, str], nearest: 
         ("name = ''", "no plain name"),
         ("[shape]\nx = [1, 0]", "is no shape"),
         ("[shape]\nx = 'a'", "is no shape"),
-        ("io_dtype = 'int8'", "add --quantize int8"),
+        ("block_size = 48", "valid are 0, 32, 64"),
+        ("block_size = true", "valid are 0, 32, 64"),
+        ("activations = 'int16'", "valid are int8, uint8"),
+        ("[quantize]\nprecison = 'int8'", "did you mean 'precision'"),
+        ("[quantize]\noverride = 3", r"write it as \[\[quantize.override\]\]"),
+        ("[[quantize.override]]\nlayer = 'x'", "says no precision"),
+        ("[[quantize.override]]\nprecision = 'int9'\nlayer = 'x'", "did you mean 'int8'"),
         ("to = [", "is no TOML"),
     ],
 )
@@ -125,6 +141,21 @@ def test_a_wrong_recipe_is_refused_with_the_way_out(tmp_path: Path, text: str, s
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(UsageError, match=said):
         Recipe.from_toml(tmp_path / "r.toml")
+
+
+def test_overrides_are_a_table_below_quantize(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(
+        '[quantize]\nprecision = "int8"\n[[quantize.override]]\nlayer = "*dense*"\nprecision = "none"\n'
+        '[[quantize.override]]\noperator = "SOFTMAX"\nprecision = "int16x8"\n'
+    )
+    recipe = Recipe.from_toml(tmp_path / "r.toml")
+    assert recipe.quantize == "int8"
+    assert recipe.override == (Override("none", "*dense*"), Override("int16x8", operator="SOFTMAX"))
+
+
+def test_the_tolerance_is_that_of_the_coarsest_precision() -> None:
+    recipe = Recipe(quantize="dynamic", override=(Override("dynamic-int4", "x"), Override("none", "y")))
+    assert recipe.limits == TOLERANCES["dynamic-int4"]
 
 
 def test_a_missing_recipe_is_said() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeferry_converter.data import Samples
+from edgeferry_converter.overrides import Override
+from edgeferry_converter.quantize.calibration.observer import Statistics
 
 
 @dataclass(frozen=True)
@@ -15,10 +18,16 @@ class Job:
     Attributes:
         source: The float artifact.
         target: Where the quantized one is written.
-        precision: ``fp16``, ``dynamic`` or ``int8``.
-        io_dtype: ``float32`` or ``int8``: the dtype of float inputs and outputs afterwards.
-        samples: What ``int8`` takes the ranges of activations from.
+        precision: Any but ``none``.
+        io_dtype: ``float32``, ``int8`` or ``uint8``: the dtype of float inputs and outputs afterwards.
+        samples: What the ranges of activations are taken from, where the precision needs them.
         name: What errors call it; without it the path.
+        block_size: Of int4 weights; 0 is one scale per channel.
+        activations: ``int8`` or ``uint8``: what ``int8`` stores activations in.
+        overrides: Layers of another precision.
+        aeq_recipe: A recipe file of ai-edge-quantizer that says it all, instead.
+        calibration: The method that makes ranges of what was seen, one of `calibration.methods.METHODS`.
+        statistics: What a pass over the samples has seen; without it `quantize` makes the pass.
     """
 
     source: Path
@@ -27,6 +36,17 @@ class Job:
     io_dtype: str = "float32"
     samples: Samples | None = None
     name: str = ""
+    block_size: int = 0
+    activations: str = "int8"
+    overrides: tuple[Override, ...] = ()
+    aeq_recipe: Path | None = None
+    calibration: str = "min-max"
+    statistics: Statistics | None = None
+
+    @property
+    def levels(self) -> int:
+        """How many steps the range of an activation has."""
+        return 65536 if self.precision == "int16x8" else 256
 
     @property
     def subject(self) -> str:
@@ -34,10 +54,41 @@ class Job:
         return self.name or str(self.source)
 
 
-def quantize(to: str, job: Job) -> dict[str, str]:
-    """Quantize an artifact of the format `to`; return the versions of the tools that did it.
+def observe(to: str, job: Job) -> Statistics:
+    """Run the float artifact over all samples, once, and keep what every calibration method needs.
 
     Raises:
+        ConversionError: If the artifact is quantized already, or its engine refuses it.
+        MissingExtraError: If the quantizer is not installed.
+        DataError: If a sample does not fit.
+    """
+    if to == "tflite":
+        from edgeferry_converter.quantize.tflite import observe_tflite
+
+        return observe_tflite(job)
+    from edgeferry_converter.quantize.onnx import observe_onnx
+
+    return observe_onnx(job)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What quantization did.
+
+    Attributes:
+        tools: Versions of the packages that did it.
+        layers: How many layers with weights store them as what: ``int4``, ``int8``, ``float16`` or ``float32``.
+    """
+
+    tools: Mapping[str, str]
+    layers: Mapping[str, int] = field(default_factory=dict)
+
+
+def quantize(to: str, job: Job) -> Outcome:
+    """Quantize an artifact of the format `to`.
+
+    Raises:
+        UsageError: If an override matches no layer, or one that cannot have its precision.
         ConversionError: If the artifact is quantized already, or the quantizer refuses it.
         MissingExtraError: If the quantizer is not installed.
         DataError: If a sample does not fit.

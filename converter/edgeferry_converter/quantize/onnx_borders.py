@@ -11,58 +11,72 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from edgeferry_converter.quantize.onnx_prepare import graphs
+from edgeferry_runtime.tensors import Array
 
 METADATA_KEY = "edgeferry.quantization"
 
+Steps = tuple[Array, Array]
+"""A scale and a zero point."""
 
-def make_borders_int8(model: Any, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Make each float input and output of a QDQ model an int8 one, in place.
+
+def make_borders_integer(model: Any, ranges: Mapping[str, tuple[float, float]], *, unsigned: bool = False) -> None:
+    """Make each float input and output of a QDQ model an integer one, in place.
 
     Args:
         model: The model.
         ranges: The lowest and highest value of each float input and output.
+        unsigned: Whether the model's activations, and so its borders, are uint8 and not int8.
     """
     from onnx import TensorProto
 
     graph = model.graph
     found: dict[str, dict[str, Any]] = {}
-    steps = ((graph.input, _strip_input, _dequantize_input), (graph.output, _strip_output, _quantize_output))
-    for values, strip, add in steps:
+    sides = ((graph.input, _strip_input, _dequantize_input), (graph.output, _strip_output, _quantize_output))
+    for values, strip, add in sides:
         for value in values:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
-                found[value.name] = strip(graph, value.name) or add(graph, value.name, ranges[value.name])
-                value.type.tensor_type.elem_type = TensorProto.INT8
+                steps = _steps(ranges[value.name], unsigned)
+                found[value.name] = strip(graph, value.name) or add(graph, value.name, steps)
+                value.type.tensor_type.elem_type = TensorProto.UINT8 if unsigned else TensorProto.INT8
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(found, sort_keys=True)
 
 
-def _dequantize_input(graph: Any, name: str, extremes: tuple[float, float]) -> dict[str, Any]:
+def _dequantize_input(graph: Any, name: str, steps: Steps) -> dict[str, Any]:
     real = f"{name}_real"
     _rename_uses(graph, name, real)
-    graph.node.insert(0, _node(graph, "DequantizeLinear", (name, real), extremes))
+    graph.node.insert(0, _node(graph, "DequantizeLinear", (name, real), steps))
     return _parameters(graph, graph.node[0])
 
 
-def _quantize_output(graph: Any, name: str, extremes: tuple[float, float]) -> dict[str, Any]:
+def _quantize_output(graph: Any, name: str, steps: Steps) -> dict[str, Any]:
     real = f"{name}_real"
     _rename_uses(graph, name, real)
     _rename_product(graph, name, real)
-    graph.node.append(_node(graph, "QuantizeLinear", (real, name), extremes))
+    graph.node.append(_node(graph, "QuantizeLinear", (real, name), steps))
     return _parameters(graph, graph.node[-1])
 
 
-def _node(graph: Any, kind: str, tensors: tuple[str, str], extremes: tuple[float, float]) -> Any:
-    """Make a node between two tensors, whose 256 steps reach over the extremes and zero."""
-    import numpy as np
-    from onnx import helper, numpy_helper
-
+def _steps(extremes: tuple[float, float], unsigned: bool) -> Steps:
+    """Return the scale and zero point whose 256 steps reach over the extremes and zero."""
     low, high = min(0.0, extremes[0]), max(0.0, extremes[1])
     scale = (high - low) / 255 or 1.0
+    dtype = np.uint8 if unsigned else np.int8
+    limits = np.iinfo(dtype)
+    zero_point = np.clip(round(limits.min - low / scale), limits.min, limits.max)
+    return np.array(scale, np.float32), np.array(zero_point, dtype)
+
+
+def _node(graph: Any, kind: str, tensors: tuple[str, str], steps: Steps) -> Any:
+    """Make a node between two tensors."""
+    from onnx import helper, numpy_helper
+
     names = (f"{tensors[0]}_border_scale", f"{tensors[0]}_border_zero_point")
-    zero_point = np.int8(np.clip(round(-128 - low / scale), -128, 127))
-    graph.initializer.append(numpy_helper.from_array(np.array(scale, np.float32), names[0]))
-    graph.initializer.append(numpy_helper.from_array(np.array(zero_point), names[1]))
+    for name, value in zip(names, steps, strict=True):
+        graph.initializer.append(numpy_helper.from_array(value, name))
     return helper.make_node(kind, [tensors[0], *names], [tensors[1]], f"{tensors[0]}_border")
 
 

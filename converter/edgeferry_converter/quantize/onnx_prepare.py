@@ -41,6 +41,7 @@ def prepare(model: Any, target: Path) -> None:
         prepared = onnx.shape_inference.infer_shapes(model)
     _biases_are_vectors(prepared.graph)
     _forget_shapes_of_weights(prepared.graph)
+    _name_nodes(prepared.graph)
     onnx.save(prepared, str(target))
 
 
@@ -67,7 +68,17 @@ def _biases_are_vectors(graph: Any) -> None:
                 weights[name] = numpy_helper.from_array(numpy_helper.to_array(bias).reshape(-1), name)
                 graph.initializer.append(weights[name])
             node.input[2] = name
-    _drop_unused_weights(graph)
+    drop_unused_weights(graph)
+
+
+def _name_nodes(graph: Any) -> None:
+    """Give every node without a name of its own that of its first output: the quantizer tells nodes by name."""
+    taken: set[str] = {""}
+    for inner in graphs(graph):
+        for node in inner.node:
+            if node.name in taken:
+                node.name = next(filter(None, node.output))
+            taken.add(node.name)
 
 
 def _forget_shapes_of_weights(graph: Any) -> None:
@@ -78,7 +89,8 @@ def _forget_shapes_of_weights(graph: Any) -> None:
     graph.value_info.extend(kept)
 
 
-def _drop_unused_weights(graph: Any) -> None:
+def drop_unused_weights(graph: Any) -> None:
+    """Remove the weights of a graph that nothing in it reads."""
     used = {name for inner in graphs(graph) for node in inner.node for name in node.input}
     used |= {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]

@@ -1,34 +1,71 @@
 """Quantization of TFLite artifacts with ai-edge-quantizer.
 
-``fp16`` stores weights as float16, ``dynamic`` as int8 per channel, ``int8`` quantizes activations to
-[-128, 127] as well. The quantizer inserts tensors at the borders of a model and needs unique tensor names; both
-are put right here, so that signature, names, order and shapes come out as they went in.
+``fp16`` stores weights as float16, ``dynamic`` and ``weight-only`` as int8 per channel, ``int8`` quantizes
+activations to [-128, 127] as well, and ``int16x8`` symmetrically to 16 bits. The quantizer inserts tensors at the
+borders of a model and needs unique tensor names; both are put right here, so that signature, names, order and
+shapes come out as they went in.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-from edgeferry_converter.quantize import Job
-from edgeferry_converter.quantize.tflite_ranges import is_constant, true_ranges
+from edgeferry_converter.quantize import Job, Outcome, tflite_recipe
+from edgeferry_converter.quantize.calibration.observer import Statistics
+from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.signature import pack
 from edgeferry_runtime.errors import ConversionError
 
-FLOAT32, FLOAT16, INT8 = 0, 1, 9
+FLOAT32, FLOAT16, UINT8, INT8, INT4 = 0, 1, 3, 9, 17
 """`TensorType` of the TFLite schema."""
 
+STORED = {FLOAT32: "float32", FLOAT16: "float16", INT8: "int8", INT4: "int4"}
+WITH_WEIGHTS = (3, 4, 7, 9, 67, 126)
+"""CONV_2D, DEPTHWISE_CONV_2D, EMBEDDING_LOOKUP, FULLY_CONNECTED, TRANSPOSE_CONV and BATCH_MATMUL."""
+DEQUANTIZE = 6
 
-def quantize_tflite(job: Job) -> dict[str, str]:
-    """Quantize one float ``.tflite`` file; return the quantizer's version.
+
+def quantize_tflite(job: Job) -> Outcome:
+    """Quantize one float ``.tflite`` file; the quantizer's own recipe is written beside the target.
 
     Raises:
+        UsageError: If an override matches no layer, or one that cannot have its precision.
         ConversionError: If the file is quantized already, if nothing in it can be quantized, or if the quantizer
             refuses it.
         DataError: If a calibration sample does not fit.
     """
+    content = _read(job)
+    from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
+
+    entries = tflite_recipe.build(job, flatbuffers.read_model_from_bytearray(content))
+    ranges = calibrated_ranges(job, content) if tflite_recipe.needs_ranges(entries) else None
+    with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
+        quantized = flatbuffers.read_model_from_bytearray(_run(content, entries, ranges))
+    original = flatbuffers.read_model_from_bytearray(content)
+    _refuse_untouched(job, quantized)
+    restore_borders(original, quantized)
+    _check_borders(job, original, quantized)
+    job.target.write_bytes(pack(quantized))
+    tflite_recipe.write(entries, job.target.parent)
+    return Outcome({"ai-edge-quantizer": version("ai-edge-quantizer")}, stored_layers(quantized))
+
+
+def observe_tflite(job: Job) -> Statistics:
+    """Run one float ``.tflite`` file over all samples and keep what every calibration method needs.
+
+    Raises:
+        ConversionError: If the file is quantized already, or the interpreter refuses it.
+        DataError: If a sample does not fit.
+    """
+    return observe(job.subject, _read(job), job.samples or (), histograms=True)
+
+
+def _read(job: Job) -> bytes:
+    """Read a float file, and give it the form that the quantizer takes."""
     require("TFLite quantization", "quantize", "ai_edge_quantizer")
     from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
 
@@ -39,44 +76,43 @@ def quantize_tflite(job: Job) -> dict[str, str]:
     renamed = make_names_unique(model)
     if modernize(model) or renamed:
         content = pack(model)
-    ranges = true_ranges(job.subject, content, job.samples) if job.samples is not None else None
-    with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
-        quantized = flatbuffers.read_model_from_bytearray(_run(content, job, ranges))
-    original = flatbuffers.read_model_from_bytearray(content)
-    if not any(_is_quantized(tensor) or tensor.type == FLOAT16 for tensor in _tensors(quantized)):
-        raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
-    restore_borders(original, quantized)
-    _check_borders(job, original, quantized)
-    job.target.write_bytes(pack(quantized))
-    return {"ai-edge-quantizer": version("ai-edge-quantizer")}
+    return content
 
 
-def _run(content: bytes, job: Job, ranges: dict[str, dict[str, Any]] | None) -> bytes:
+def _run(content: bytes, entries: tflite_recipe.Entries, ranges: dict[str, dict[str, Any]] | None) -> bytes:
     from ai_edge_quantizer import quantizer
 
-    tool = quantizer.Quantizer(bytearray(content), _recipe(job.precision, job.io_dtype))
+    tool = quantizer.Quantizer(bytearray(content), entries)
     result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     return bytes(result.quantized_model)
 
 
-def _recipe(precision: str, io_dtype: str) -> list[dict[str, Any]]:
-    """Say to the quantizer what we mean: for every operator it supports, and for the borders."""
-    from ai_edge_quantizer import qtyping, recipe_manager
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+def _refuse_untouched(job: Job, quantized: Any) -> None:
+    if not any(_is_quantized(tensor) or tensor.type == FLOAT16 for tensor in _tensors(quantized)):
+        raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
+    below = tflite_recipe.INT8_BELOW.get(job.precision)
+    if below and job.aeq_recipe is None and not any(tensor.type == INT4 for tensor in _tensors(quantized)):
+        reason = "has no fully connected layer, and nothing else becomes int4 by itself"
+        raise ConversionError(job.subject, reason, f"use --quantize {below}, or override an operator, such as CONV_2D")
 
-    manager = recipe_manager.RecipeManager()
-    every = qtyping.TFLOperationName.ALL_SUPPORTED
-    if precision == "fp16":
-        manager.add_weight_only_config(".*", every, 16, algorithm_key=AlgorithmName.FLOAT_CASTING)
-    elif precision == "dynamic":
-        manager.add_dynamic_config(".*", every, 8)
-    else:
-        manager.add_static_config(".*", every, activation_num_bits=8, weight_num_bits=8)
-        if io_dtype == "float32":
-            for border in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-                manager.add_quantization_config(".*", border, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    recipe: list[dict[str, Any]] = manager.get_quantization_recipe()
-    return recipe
+
+def stored_layers(model: Any) -> dict[str, int]:
+    """Count the layers with weights by what they store them as."""
+    found: Counter[str] = Counter()
+    for graph in model.subgraphs:
+        codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
+        origin = {
+            output: operator.inputs[0]
+            for operator, code in zip(graph.operators, codes, strict=True)
+            if code == DEQUANTIZE
+            for output in operator.outputs
+        }
+        for operator, code in zip(graph.operators, codes, strict=True):
+            stored = [graph.tensors[origin.get(i, i)] for i in operator.inputs[:3] if i != -1]
+            kept = [t for t in stored if is_constant(model, t) and t.type in STORED and len(t.shape) > 1]
+            if code in WITH_WEIGHTS and kept:
+                found[STORED[kept[-1].type]] += 1
+    return dict(sorted(found.items()))
 
 
 def _tensors(model: Any) -> Iterator[Any]:
@@ -84,9 +120,8 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _is_quantized(tensor: Any) -> bool:
-    return (
-        tensor.quantization is not None and tensor.quantization.scale is not None and len(tensor.quantization.scale) > 0
-    )
+    found = tensor.quantization
+    return found is not None and ((found.scale is not None and len(found.scale) > 0) or found.details is not None)
 
 
 def _refuse_quantized(job: Job, model: Any) -> None:
@@ -182,12 +217,14 @@ def _check_borders(job: Job, original: Any, quantized: Any) -> None:
         if list(before.shape) != list(after.shape):
             reason = f"quantization changed the shape of {name!r} from {list(before.shape)} to {list(after.shape)}"
             raise ConversionError(job.subject, reason, "use --quantize dynamic or none")
+    if job.aeq_recipe is not None:
+        return
     main_before, main_after = _borders_of_first(original), _borders_of_first(quantized)
     for before, after in zip(main_before, main_after, strict=True):
-        wanted = INT8 if job.io_dtype == "int8" and before.type == FLOAT32 else before.type
-        if after.type != wanted:
+        integer = {"int8": INT8, "uint8": UINT8}.get(job.io_dtype, before.type)
+        if after.type != (integer if before.type == FLOAT32 else before.type):
             kept = f"the quantizer left {_text(before.name)!r} in another dtype than {job.io_dtype}"
-            other = "float32" if job.io_dtype == "int8" else "int8"
+            other = "int8" if job.io_dtype == "float32" else "float32"
             raise ConversionError(job.subject, kept, f"use --io-dtype {other}, or --quantize dynamic")
 
 

@@ -25,9 +25,10 @@ def canonical(model: Any) -> Any:
     graphs = list(_graphs(model.graph))
     borders = {value.name for graph in graphs for value in (*graph.input, *graph.output)}
     uses = [name for graph in graphs for node in graph.node for name in (*node.input, *node.output) if name]
-    onnx_graph.substitute(model.graph, _renumbered(uses, borders))
+    weights = {tensor.name for graph in graphs for tensor in graph.initializer}
+    onnx_graph.substitute(model.graph, _renumbered(uses, borders, weights))
     nodes = [node for graph in graphs for node in graph.node]
-    names = _renumbered((node.name for node in nodes), set())
+    names = _renumbered((node.name for node in nodes), set(), set())
     for node in nodes:
         node.name = names.get(node.name, node.name)
     for graph in graphs:
@@ -43,17 +44,21 @@ def _graphs(graph: Any) -> Iterator[Any]:
                 yield from _graphs(body)
 
 
-def _renumbered(names: Iterable[str], taken: set[str]) -> dict[str, str]:
-    """Give each numbered name the next free number of its stem; names in `taken` stay, and are given to nobody."""
+def _renumbered(names: Iterable[str], taken: set[str], weights: set[str]) -> dict[str, str]:
+    """Give each numbered name the next free number of its stem; names in `taken` stay, and are given to nobody.
+
+    Equal weights of several names are one weight, of any of these names: numbered weights share one stem.
+    """
     counts: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     for name in names:
-        if name in renamed or name in taken or not NUMBERED.search(name):
+        number = NUMBERED.search(name)
+        if number is None or name in renamed or name in taken:
             continue
-        stem = NUMBERED.sub("", name)
-        while (new := NUMBERED.sub(f"__{counts[stem]}", name)) in taken:
-            counts[stem] += 1
-        counts[stem] += 1
+        stem, end = ("const", "") if name in weights else (name[: number.start()], name[number.end() :])
+        while (new := f"{stem}__{counts[stem + end]}{end}") in taken:
+            counts[stem + end] += 1
+        counts[stem + end] += 1
         renamed[name] = new
     return renamed
 

@@ -1,0 +1,183 @@
+"""Which precision goes onto which format, and why not: one table.
+
+What it refuses is refused before any framework is imported. What it allows was run in the format's engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgeferry_converter.overrides import Override
+from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.numerics import TOLERANCES
+
+INT4 = ("dynamic-int4", "weight-only-int4")
+STATIC = ("int8", "int16x8")
+"""They need the range of every activation."""
+
+BLOCK_SIZES = (0, 32, 64)
+IO_DTYPES = ("float32", "int8", "uint8")
+ACTIVATIONS = ("int8", "uint8")
+
+
+@dataclass(frozen=True)
+class Way:
+    """One combination that a recipe can ask for.
+
+    Attributes:
+        to: The format.
+        quantize: The precision.
+        block_size: Weights that share a scale along the depth of a matrix; 0 is one scale per channel.
+        io_dtype: Of float inputs and outputs.
+        activations: The integer that ``int8`` stores activations in.
+    """
+
+    to: str
+    quantize: str
+    block_size: int = 0
+    io_dtype: str = "float32"
+    activations: str = "int8"
+
+
+class _Asked(Protocol):
+    """A recipe, as far as this table looks at it."""
+
+    @property
+    def to(self) -> str: ...
+    @property
+    def quantize(self) -> str: ...
+    @property
+    def block_size(self) -> int: ...
+    @property
+    def io_dtype(self) -> str: ...
+    @property
+    def activations(self) -> str: ...
+    @property
+    def override(self) -> Sequence[Override]: ...
+    @property
+    def aeq_recipe(self) -> Path | None: ...
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a combination is not to be had.
+
+    Attributes:
+        subject: The option that is in the way.
+        reason: Why.
+        fix: What to ask for instead.
+    """
+
+    subject: str
+    reason: str
+    fix: str
+
+
+def refusal(way: Way) -> Refusal | None:
+    """Say why a combination cannot be had; None where it can."""
+    return _precision(way) or _blocks(way) or _borders(way) or _activations(way)
+
+
+def _precision(way: Way) -> Refusal | None:
+    if (way.to, way.quantize) == ("onnx", "dynamic-int4"):
+        reason = "ONNX has no operator that multiplies int4 weights with activations quantized at run time"
+        return Refusal("--quantize dynamic-int4", reason, "use --quantize weight-only-int4, or --to tflite")
+    return None
+
+
+def _blocks(way: Way) -> Refusal | None:
+    subject = f"--block-size {way.block_size}"
+    if way.block_size and way.quantize not in INT4:
+        reason = f"is for int4 weights, and --quantize is {way.quantize}"
+        return Refusal(subject, reason, "leave it out, or use --quantize weight-only-int4")
+    if way.block_size and (way.to, way.quantize) == ("tflite", "weight-only-int4"):
+        reason = "TFLite has no operator that turns blocks of int4 weights into floats"
+        return Refusal(subject, reason, "use --quantize dynamic-int4, or leave the blocks out")
+    return None
+
+
+def _borders(way: Way) -> Refusal | None:
+    subject = f"--io-dtype {way.io_dtype}"
+    if way.io_dtype == "float32":
+        return None
+    if way.quantize != "int8":
+        return Refusal(subject, f"needs int8 activations, and --quantize is {way.quantize}", "add --quantize int8")
+    if way.to == "onnx" and way.io_dtype != way.activations:
+        reason = f"the model's activations are {way.activations}, and its inputs and outputs are of the same kind"
+        return Refusal(subject, reason, f"add --activations {way.io_dtype}")
+    return None
+
+
+def _activations(way: Way) -> Refusal | None:
+    if way.activations == "int8":
+        return None
+    if way.to == "tflite":
+        reason = "TFLite's operators compute with int8 activations"
+        return Refusal(
+            "--activations uint8", reason, "leave it out, or use --to onnx; --io-dtype uint8 is another thing"
+        )
+    if way.quantize != "int8":
+        reason = f"needs int8 activations, and --quantize is {way.quantize}"
+        fix = "leave it out, or use --to onnx; for inputs and outputs there is --io-dtype uint8"
+        return Refusal("--activations uint8", reason, fix)
+    if way.quantize != "int8":
+        reason = f"needs int8 activations, and --quantize is {way.quantize}"
+        return Refusal("--activations uint8", reason, "add --quantize int8")
+    return None
+
+
+def check(recipe: _Asked) -> None:
+    """Refuse a recipe whose format does not have its precision.
+
+    Raises:
+        UsageError: With the reason and what to ask for instead.
+    """
+    way = Way(recipe.to, recipe.quantize, recipe.block_size, recipe.io_dtype, recipe.activations)
+    found = refusal(way)
+    if found:
+        raise UsageError(found.subject, found.reason, found.fix)
+    if recipe.aeq_recipe is not None:
+        _check_aeq(recipe)
+    for override in recipe.override:
+        _check_override(recipe, override)
+
+
+def _check_aeq(recipe: _Asked) -> None:
+    """A recipe of ai-edge-quantizer says it all: nothing of ours may stand beside it."""
+    if recipe.to != "tflite":
+        raise UsageError(recipe.aeq_recipe, "is a recipe for TFLite", "use --to tflite, or write a recipe in TOML")
+    if recipe.quantize == "none":
+        reason = "quantizes, and --quantize none tells no tolerance for that"
+        raise UsageError(recipe.aeq_recipe, reason, "name the coarsest precision in it with --quantize")
+    for key, default in (("override", ()), ("block_size", 0), ("io_dtype", "float32")):
+        if getattr(recipe, key) != default:
+            flag = "--" + key.replace("_", "-")
+            raise UsageError(flag, f"cannot be combined with {recipe.aeq_recipe}", "write it into that file")
+
+
+def _check_override(recipe: _Asked, override: Override) -> None:
+    if recipe.quantize == "none" and recipe.to == "onnx":
+        raise UsageError(override, "has nothing to override: every layer is float32", "add --quantize int8, or another")
+    if recipe.to == "onnx" and override.precision != "none":
+        reason = "layers of an ONNX model can be kept float32, and have no other precision of their own"
+        raise UsageError(override, reason, "use =none, or --to tflite")
+
+
+def needs_ranges(quantize: str, overrides: Sequence[Override] = ()) -> bool:
+    """Tell whether calibration samples are needed."""
+    return quantize in STATIC or any(override.precision in STATIC for override in overrides)
+
+
+def ways(to: str) -> Iterator[Way]:
+    """Yield every combination that a format has."""
+    every = (
+        Way(to, quantize, block_size, io_dtype, activations)
+        for quantize in TOLERANCES
+        for block_size in BLOCK_SIZES
+        for io_dtype in IO_DTYPES
+        for activations in ACTIVATIONS
+    )
+    return (way for way in every if refusal(way) is None)

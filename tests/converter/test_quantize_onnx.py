@@ -212,5 +212,5 @@ def test_integer_borders_reach_into_the_bodies_of_branches(tmp_path: Path) -> No
 
 
 def test_static_without_samples_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="give --calibrate"):
+    with pytest.raises(DataError, match="holds no samples"):
         quantize("onnx", Job(FLOAT, tmp_path / "o", "int8"))

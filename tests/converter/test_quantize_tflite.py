@@ -12,8 +12,7 @@ import pytest
 from edgeferry_converter.data import Samples, open_data
 from edgeferry_converter.quantize import Job, quantize
 from edgeferry_converter.quantize.tflite import make_names_unique
-from edgeferry_converter.quantize.tflite_ranges import true_ranges
-from edgeferry_runtime.errors import ConversionError, DataError
+from edgeferry_runtime.errors import ConversionError
 from edgeferry_runtime.model import Model, load
 from edgeferry_runtime.numerics import compare_output
 
@@ -103,33 +102,6 @@ def test_stored_values_are_aligned_for_every_processor(
     assert len(stored) > 4
     begin = content.__array_interface__["data"][0]
     assert {(values.__array_interface__["data"][0] - begin) % 16 for values in stored} == {0}
-
-
-def test_ranges_are_the_true_extremes_of_all_samples(samples: Samples) -> None:
-    content = FLOAT.read_bytes()
-    whole = true_ranges(FLOAT, content, samples)
-    feeds = list(samples)
-    parts = [true_ranges(FLOAT, content, [sample]) for sample in feeds]
-    for name, found in whole.items():
-        assert found["min"].item() == min(part[name]["min"].item() for part in parts)
-        assert found["max"].item() == max(part[name]["max"].item() for part in parts)
-    pictures = np.stack([sample["image"] for sample in feeds])
-    (entry,) = (v for k, v in whole.items() if "image" in k)
-    assert (entry["min"].item(), entry["max"].item()) == (pictures.min(), pictures.max())
-    assert entry["min"].shape == (1, 1, 1, 1)
-
-
-def test_a_rare_extreme_is_kept_where_a_moving_average_would_lose_it(samples: Samples) -> None:
-    feeds = list(samples)
-    feeds[3] = {"image": feeds[3]["image"] * 50}
-    ranges = true_ranges(FLOAT, FLOAT.read_bytes(), feeds)
-    (entry,) = (v for k, v in ranges.items() if "image" in k)
-    assert entry["max"].item() == feeds[3]["image"].max()
-
-
-def test_no_samples_give_no_ranges() -> None:
-    with pytest.raises(DataError, match="holds no samples"):
-        true_ranges(FLOAT, FLOAT.read_bytes(), [])
 
 
 def test_tensors_that_share_a_name_are_told_apart(samples: Samples, tmp_path: Path, float_model: Model) -> None:

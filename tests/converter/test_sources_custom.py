@@ -13,7 +13,14 @@ from edgeferry_converter import convert
 from edgeferry_converter.quiet import quiet
 from edgeferry_converter.sources import SourceSpec, open_source
 from edgeferry_converter.sources.torch_weights import read_weights
-from edgeferry_runtime.errors import ArtifactError, MissingFileError, UnknownFormatError, UnknownNameError, UsageError
+from edgeferry_runtime.errors import (
+    ArtifactError,
+    ConversionError,
+    MissingFileError,
+    UnknownFormatError,
+    UnknownNameError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from conftest import TorchFactory
@@ -117,6 +124,25 @@ def test_keras_weights_that_are_no_numbers(tmp_path: Path) -> None:
         model.save(tmp_path / "m.keras")
     with pytest.raises(ArtifactError, match=r"its weight '.*head/bias' holds infinity \(1 of 2"):
         open_source(SourceSpec(tmp_path / "m.keras"))
+
+
+def test_a_missing_operator_names_its_layer(tmp_path: Path) -> None:
+    (tmp_path / "layers.py").write_text(
+        "import keras, tensorflow as tf\n"
+        "class Inverse(keras.layers.Layer):\n"
+        "    def call(self, x):\n"
+        "        return tf.linalg.inv(x)\n"
+    )
+    with quiet():
+        import keras
+
+        space: dict[str, Any] = {"__name__": "layers"}
+        exec((tmp_path / "layers.py").read_text(), space)
+        keras.Sequential([keras.Input((3, 3)), space["Inverse"](name="turn")]).save(tmp_path / "m.keras")
+    objects = (tmp_path / "layers.py", ("Inverse",))
+    source = open_source(SourceSpec(tmp_path / "m.keras", custom_objects=objects))
+    with pytest.raises(ConversionError, match=r"TFLite has no operator for tf\.MatrixInverse \(in .*turn.*\)"):
+        source.lower("tflite", tmp_path / "m.tflite")
 
 
 def _recurrent(keras: Any) -> Any:

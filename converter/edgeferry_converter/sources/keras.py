@@ -145,9 +145,10 @@ def _load(spec: SourceSpec, kind: str) -> tuple[str, Any, tuple[str, ...]]:
             with keras.saving.custom_object_scope(own):
                 return "keras", keras.saving.load_model(path, compile=False, safe_mode=True), ()
         except REFUSALS as error:
-            _check_unknown_class(path, error)
             if kind != "h5":
+                _check_unknown_class(path, error)
                 raise
+            refusal = error
             note = f"read by tf-keras, which is Keras 2, because Keras 3 refuses it ({summary(error)[:160]})"
         try:
             tf_keras = require(path, "keras", "tf_keras")
@@ -155,6 +156,7 @@ def _load(spec: SourceSpec, kind: str) -> tuple[str, Any, tuple[str, ...]]:
                 return "tf_keras", tf_keras.models.load_model(path, compile=False), (note,)
         except REFUSALS as error:
             _check_unknown_class(path, error)
+            _check_unknown_class(path, refusal)
             raise
 
 

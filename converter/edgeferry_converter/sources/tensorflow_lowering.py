@@ -7,7 +7,7 @@ or be rewritten by TensorFlow; the artifact then gets the source's names.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ class TensorFlowSource:
         try:
             return bytes(converter.convert())
         except ConverterError as error:
-            missing = ", ".join(sorted(set(re.findall(r"'(tf\.\w+)' op", str(error)))))
+            missing = ", ".join(sorted(set(_missing(str(error)))))
             if not missing:
                 raise
             reason = f"TFLite has no operator for {missing}"
@@ -164,3 +164,12 @@ class TensorFlowSource:
 
         captures = self._function.get_concrete_function(*self._function.input_signature).graph.captures
         return {inner.name: outer.numpy() for outer, inner in captures if outer.dtype not in (tf.resource, tf.variant)}
+
+
+def _missing(said: str) -> Iterator[str]:
+    """Find in a message of TensorFlow's converter each operator that TFLite lacks, and the layer that it came from."""
+    for line in said.splitlines():
+        operator = re.search(r"'(tf\.\w+)' op", line)
+        layer = re.search(r'"([^"@]+)/[^"/@]+@', line)
+        if operator:
+            yield f"{operator[1]} (in {layer[1]})" if layer else operator[1]

@@ -16,7 +16,7 @@ from edgeferry_runtime.commands.output import emit, json_option
 def inspect(target: Path, every: bool, as_json: bool) -> None:
     """Show what a model file tells about itself.
 
-    TARGET is a bundle's folder, or a .tflite or .onnx file. Shows inputs and outputs, operators with parameters,
+    TARGET is a bundle's folder, or a .tflite, .onnx, .keras or .h5 file. Shows inputs and outputs, operators with parameters,
     multiply-accumulates (MACs) and bytes, the precision of each layer, stray transposes, custom and Flex operators,
     metadata, and an estimate of the tensor arena. No engine and no training framework is loaded.
     """

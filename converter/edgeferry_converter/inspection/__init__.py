@@ -16,7 +16,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Read what a file alone tells: tensors, operators, parameters, multiply-accumulates, precision, memory.
 
     Args:
-        path: A ``.tflite`` or ``.onnx`` file, or a bundle, whose artifact is read.
+        path: A ``.tflite``, ``.onnx``, ``.keras`` or ``.h5`` file, or a bundle, whose artifact is read.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -46,4 +46,8 @@ def _read(found: str, file: Path) -> Inspection:
         from edgeferry_converter.inspection.onnx import inspect_onnx
 
         return inspect_onnx(file)
+    if found in ("keras", "h5"):
+        from edgeferry_converter.inspection.keras import inspect_keras
+
+        return inspect_keras(file, found)
     raise UnknownFormatError(file, f"is {found}, which only its framework can look into", "convert it, inspect that")

@@ -57,6 +57,23 @@ def test_min_max_is_the_true_extremes_of_all_samples(to: str, tmp_path: Path) ->
         assert found[1] == max(ranges(part, "min-max")[name][1] for part in parts)
 
 
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_rare_extreme_is_kept_by_min_max_and_clipped_by_the_moving_average(to: str, tmp_path: Path) -> None:
+    pictures = PICTURES.copy()
+    pictures[3] *= 50
+    seen = observe(to, job(to, tmp_path / "o", pictures=pictures))
+    (entry,) = (name for name in seen.tensors if "image" in name)
+    assert ranges(seen, "min-max")[entry][1] == pictures[3].max() == 50
+    assert ranges(seen, "moving-average")[entry][1] < 5
+    assert seen.tensors[entry].dimensions == 4
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_no_samples_give_no_ranges(to: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no samples"):
+        observe(to, job(to, tmp_path / "o", pictures=PICTURES[:0]))
+
+
 def test_both_formats_take_the_same_numbers(tmp_path: Path) -> None:
     """The two files were exported from one network; the names of inner tensors differ, their ranges do not."""
     found = [ranges(observe(to, job(to, tmp_path / "o")), "percentile").values() for to in FORMATS]

@@ -15,19 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeferry_converter import Recipe, convert
-from edgeferry_converter.explain import Explanation, explain, floats
+from edgeferry_converter.explain import Explanation, explain, floats, rules
 from edgeferry_converter.explain.inputs import Wanted, pair
 from edgeferry_converter.explain.measure import Measures, Sums, first_below
-from edgeferry_converter.explain.network import Op, open_network, upstream
-from edgeferry_runtime.bundle import Bundle
+from edgeferry_converter.explain.network import Op, Stored, open_network, upstream
+from edgeferry_converter.explain.rules import Facts
+from edgeferry_converter.explain.tflite_network import TfliteNetwork
+from edgeferry_runtime.bundle import Bundle, Probe
 from edgeferry_runtime.errors import DataError, MissingFileError, VerificationError
 from edgeferry_runtime.numerics import Tolerance
+from edgeferry_runtime.tensors import Quantization
 
 pytest.importorskip("ai_edge_quantizer")
 
 MODELS = Path(__file__).parent / "models"
 ANYTHING = Tolerance(min_cosine=-1, min_snr_db=-60, min_top1=0)
-PLANTED = ("concat", "channel", "swish", "padding", "onnx_concat", "onnx_channel")
+PLANTED = ("concat", "channel", "swish", "padding", "dead", "onnx_concat", "onnx_channel")
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +99,57 @@ def test_a_planted_flaw_is_found_and_the_pasted_override_repairs_it(
     assert after["snr_db"] > before["snr_db"] + 10
     again = explained(folder, name, repaired)
     assert rule not in {reason.rule for layer in again.layers for reason in layer.reasons}
+
+
+def facts(source: Path, artifact: Path, x: np.ndarray) -> Facts:
+    before, after = open_network(source), open_network(artifact)
+    measures = Measures(before, after, [{"x": row[None]} for row in x], -1)
+    return Facts(before, after, {name: measures[name] for name in measures.names})
+
+
+def test_a_dead_channel_is_named(folder: Path, tmp_path: Path, planted: ModuleType) -> None:
+    bundle = quantized(folder, "dead", tmp_path / "b")
+    known = facts(folder / "dead.tflite", bundle.artifact, planted.samples(4))
+    found = rules.dead_channel(known, known.maker("start"), "start")
+    assert found and found.layers == ("start",)
+    assert found.text.startswith("channel 5 of the weights of start is dead")
+    assert rules.dead_channel(known, known.maker("y"), "y") is None
+
+
+def test_values_beyond_the_calibrated_range_are_named(folder: Path, tmp_path: Path, planted: ModuleType) -> None:
+    bundle = quantized(folder, "dead", tmp_path / "b")
+    loud = 10 * planted.samples(8)[:, None]
+    result = explain(bundle.artifact, folder / "dead.tflite", Probe({"x": loud}, {}))
+    said = {reason.rule: reason for layer in result.layers for reason in layer.reasons}
+    assert "calibrate with data that reach as far" in said["saturated output"].advice
+
+
+def test_a_rare_value_that_widens_the_range_is_named(folder: Path, tmp_path: Path, planted: ModuleType) -> None:
+    bundle = quantized(folder, "dead", tmp_path / "b")
+    rare = planted.samples(16)
+    rare[3] *= 200
+    known = facts(folder / "dead.tflite", bundle.artifact, rare)
+    found = rules.outlier_value(known, known.maker("y"), "y")
+    assert found and "--calibration percentile" in found.advice
+    usual = facts(folder / "dead.tflite", bundle.artifact, planted.samples(16))
+    assert rules.outlier_value(usual, usual.maker("y"), "y") is None
+
+
+def test_uneven_weights_matter_only_where_one_scale_serves_all(folder: Path, tmp_path: Path) -> None:
+    bundle = quantized(folder, "channel", tmp_path / "b")
+    known = facts(folder / "channel.tflite", bundle.artifact, np.ones((1, 16), np.float32))
+    maker = known.maker("features")
+    assert rules.uneven_weights(known, maker, "features") is None, "each channel has its own scale"
+    per_tensor = OneScale(folder / "channel.tflite")
+    found = rules.uneven_weights(Facts(per_tensor, per_tensor, known.seen), maker, "features")
+    assert found and found.text.startswith("channel 3 of the weights of features reaches")
+
+
+class OneScale(TfliteNetwork):
+    """A file whose every tensor is stored with one scale."""
+
+    def stored(self, name: str) -> Stored:
+        return Stored(Quantization((0.1,), (0,)), "int8")
 
 
 def test_own_error_is_where_it_arises_and_accumulated_error_is_carried_on(folder: Path, tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class Seen:
         own: What its layer adds; None where the layer could not be run alone.
         low: Lowest value of the float run.
         high: Highest value.
-        typical: Lowest and highest value without the outermost 0.1 % of each sample.
+        lows: The value that all but 0.1 % of one sample's values exceed, for each sample.
+        highs: The value that all but 0.1 % of them stay below.
         channels: Largest absolute value of each channel; empty where there is one channel.
         clipped: Share of the float run's values that lie outside of what the tensor's storage can hold.
     """
@@ -75,9 +76,15 @@ class Seen:
     own: Sums | None = None
     low: float = math.inf
     high: float = -math.inf
-    typical: tuple[float, float] = (math.inf, -math.inf)
+    lows: list[float] = field(default_factory=list)
+    highs: list[float] = field(default_factory=list)
     channels: Array = field(default_factory=lambda: np.zeros(0))
     clipped: float = 0.0
+
+    @property
+    def typical(self) -> tuple[float, float]:
+        """The range of the typical sample, without its outermost values: the median over samples."""
+        return (float(np.median(self.lows)), float(np.median(self.highs))) if self.lows else (0.0, 0.0)
 
     def add(self, reference: Array, axis: int, stored: Stored | None, weight: float) -> None:
         """Count one sample of the float run, which is a share `weight` of all."""
@@ -85,8 +92,8 @@ class Seen:
         if not finite.size:
             return
         self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
-        low, high = np.percentile(finite, TYPICAL)
-        self.typical = min(self.typical[0], float(low)), max(self.typical[1], float(high))
+        for ends, value in zip((self.lows, self.highs), np.percentile(finite, TYPICAL), strict=True):
+            ends.append(float(value))
         if reference.ndim > 1 and finite.size == reference.size:
             peaks = np.abs(np.moveaxis(reference, axis, 0).reshape(reference.shape[axis], -1)).max(axis=1)
             self.channels = np.maximum(self.channels, peaks) if self.channels.shape == peaks.shape else peaks

@@ -195,8 +195,8 @@ def outlier_value(facts: Facts, op: Op, tensor: str) -> Reason | None:
     if facts.quantized.stored(tensor) is None or not 0 < typical * UNEQUAL < whole or _loudest(seen.channels):
         return None
     text = (
-        f"{tensor} reaches from {seen.low:.3g} to {seen.high:.3g}, and 99.8 % of each sample lie in {low:.3g} to "
-        f"{high:.3g}: few of 256 steps are left for those"
+        f"{tensor} reaches from {seen.low:.3g} to {seen.high:.3g}, and the typical sample from {low:.3g} to "
+        f"{high:.3g}: few of 256 steps are left for that"
     )
     return Reason("outlier value", text, facts.around(tensor), f"try --calibration percentile, or {ADVICE}")
 

@@ -9,6 +9,7 @@ _HOMES = {
     "Comparison": "comparison",
     "ConversionPlan": "conversion",
     "Inspection": "inspection",
+    "Override": "overrides",
     "Recipe": "recipe",
     "Step": "conversion",
     "convert": "conversion",
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from edgeferry_converter.comparison import Comparison, verify
     from edgeferry_converter.conversion import ConversionPlan, Step, convert, perform, plan
     from edgeferry_converter.inspection import Inspection, inspect
+    from edgeferry_converter.overrides import Override
     from edgeferry_converter.recipe import Recipe
 
 __all__ = [
     "Comparison",
     "ConversionPlan",
     "Inspection",
+    "Override",
     "Recipe",
     "Step",
     "convert",

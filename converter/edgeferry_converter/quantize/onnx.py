@@ -31,7 +31,10 @@ QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 QUANTIZED_PREFIXES = ("QLinear", "QAttention", "QGemm", "ConvInteger", "MatMulInteger")
 STORED = {1: "float32", 2: "int8", 3: "int8", 10: "float16", 21: "int4", 22: "int4"}
 """What `TensorProto` calls the types of weights."""
-WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul")
+WITH_WEIGHTS = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeMatMul"),
+    *("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"),
+)
 SMALLEST_FP16 = 256
 """Float weights of fewer elements stay float32: the cast would cost more bytes than it saves."""
 

@@ -61,6 +61,12 @@ def walk_onnx(data: Buffer) -> OnnxFile:
     return found
 
 
+def read_metadata(data: Buffer) -> dict[str, str]:
+    """Return the ``metadata_props`` of a model that `walk_onnx` has found sound."""
+    entries = (_entry(data, start, end) for number, _, start, end in _fields(data, 0, len(data)) if number == 14)
+    return {key: value for entry in entries for key, value in entry.items()}
+
+
 def _walk(data: Buffer, span: tuple[int, int], name: str, found: OnnxFile, depth: int) -> None:
     if not depth:
         raise WireError(f"messages nest deeper than {DEPTH}")

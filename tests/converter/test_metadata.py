@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from edgeferry_converter.metadata.flatbuffer import Metadata, Tensor, normalizat
 from edgeferry_runtime.errors import EdgeferryError
 from edgeferry_runtime.flatbuffer import FlatbufferError
 from edgeferry_runtime.guard import check_artifact
+from edgeferry_runtime.labels import artifact_labels
 from edgeferry_runtime.model import load
 from edgeferry_runtime.preprocess import Preprocess
 
@@ -102,6 +105,30 @@ def test_onnx_carries_them_as_properties(tmp_path: Path) -> None:
     assert props["Image.BitmapPixelFormat"] == "Gray8"
     assert props["Image.NominalPixelRange"] == "Normalized_1_1"
     assert props["edgeferry.name"] == "digits"
+
+
+def test_the_runtime_reads_the_labels_of_a_bare_artifact(artifact: Path) -> None:
+    assert artifact_labels(artifact, artifact.suffix[1:]) == ()
+    describe(artifact, FULL)
+    assert artifact_labels(artifact, artifact.suffix[1:]) == LABELS
+
+
+def test_run_names_the_classes_of_a_bare_artifact(artifact: Path, tmp_path: Path) -> None:
+    describe(artifact, FULL)
+    np.save(tmp_path / "x.npy", np.load(MODELS / "digits.npz")["image"][:1])
+    command = [sys.executable, "-m", "edgeferry_runtime", "run", artifact, "--input", tmp_path / "x.npy"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=True)
+    assert "dígit" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "[", "null"])
+def test_labels_of_another_form_are_none(text: str, tmp_path: Path) -> None:
+    import onnx
+
+    model = onnx.load(MODELS / "digits.onnx")
+    onnx.helper.set_model_props(model, {"labels": text})
+    onnx.save(model, tmp_path / "m.onnx")
+    assert artifact_labels(tmp_path / "m.onnx", "onnx") == ()
 
 
 numbers = st.floats(-300, 300, width=32)

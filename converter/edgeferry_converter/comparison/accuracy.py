@@ -73,7 +73,8 @@ class Labelled:
         """
         for key in (output, *LABELS):
             if key in self.columns:
-                return np.asarray(self.columns[key])
+                column = self.columns[key]
+                return np.stack([np.asarray(column[i]) for i in range(len(column))])
         fix = f"add an array called label, or reference outputs called {output!r}"
         raise DataError(self.path, f"has no labels (it has {', '.join(self.columns)})", fix)
 

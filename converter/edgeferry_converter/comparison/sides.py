@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeferry_converter.data import Data
-from edgeferry_converter.sources import SourceSpec, detect, open_source
+from edgeferry_converter.sources import HINTED, SourceSpec, detect, open_source
 from edgeferry_runtime.bundle import Bundle, Probe, is_bundle
 from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.preprocess import Preprocess
@@ -109,7 +109,7 @@ def open_side(place: Place, weights: Path | None, shapes: Mapping[str, tuple[int
         model = place.bundle.load()
         return Side(place.text, model.inputs, model.outputs, model.run, place.bundle.probe())
     spec = SourceSpec.parse(place.text, weights, shapes)
-    if place.factory and data:
+    if place.format in HINTED and data:
         spec = replace(spec, hints=data.shapes())
     source = open_source(spec)
     return Side(place.text, source.inputs, source.outputs, source.run)

@@ -67,13 +67,15 @@ def run(top: int, output: Path | None, as_json: bool, **request: object) -> None
 
 def _run_here(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
     from edgeferry_runtime.engines import Delegate
+    from edgeferry_runtime.labels import artifact_labels
     from edgeferry_runtime.model import load
 
     delegate = str(Delegate.parse(asked.delegate or "cpu"))
     bundle = check_target(asked.target)
     with load(asked.target, delegate=delegate) as model:
         feeds = _feeds(asked, model.inputs, bundle)
-        return bundle.labels if bundle else (), model.run(feeds, raw=asked.raw)
+        labels = bundle.labels if bundle else artifact_labels(asked.target, model.format)
+        return labels, model.run(feeds, raw=asked.raw)
 
 
 def _run_there(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:

@@ -87,6 +87,30 @@ def test_nothing_of_the_weights_is_inside_and_the_model_still_runs(to: str, weig
         assert not any(np.allclose(a[name], b[name]) for name in a)
 
 
+def test_weights_in_attributes_and_functions_are_replaced_too(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    values = np.random.default_rng(0).normal(size=(3, 512)).astype(np.float32)
+    tensor = helper.make_node("Constant", [], ["a"], value=numpy_helper.from_array(values[0]))
+    floats = helper.make_node("Constant", [], ["b"], value_floats=values[1].tolist())
+    inner = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(values[2]))
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("mine", 1)]
+    function = helper.make_function("mine", "Weights", [], ["c"], [inner], opsets[:1])
+    nodes = [tensor, floats, helper.make_node("Weights", [], ["c"], domain="mine")]
+    nodes.append(helper.make_node("Sum", ["x", "a", "b", "c"], ["y"]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [512]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [x], [y])
+    model = helper.make_model(graph, ir_version=9, opset_imports=opsets, functions=[function])
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with_noise(tmp_path / "m.onnx", "onnx", tmp_path / "noisy.onnx")
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(tmp_path / "noisy.onnx", "m")
+    assert_clean(tmp_path / "z.zip", list(values))
+    with load(tmp_path / "noisy.onnx") as noisy:
+        assert np.isfinite(noisy(np.zeros(512, np.float32))).all()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["keras", "h5"])
 def test_keras_files_keep_their_structure_alone(kind: str, keras_models: Path, tmp_path: Path) -> None:

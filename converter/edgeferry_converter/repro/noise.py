@@ -84,16 +84,21 @@ def _onnx(path: Path, generator: np.random.Generator) -> bytes:
     from edgeferry_converter.quantize.onnx_prepare import graphs
 
     model = onnx.load(str(path))
-    del model.metadata_props[:]
+    del model.metadata_props[:], model.training_info[:]
     model.doc_string = ""
-    for graph in graphs(model.graph):
-        graph.doc_string = ""
-        constants = [a.t for node in graph.node for a in node.attribute if a.HasField("t")]
-        for tensor in (*graph.initializer, *constants):
-            tensor.CopyFrom(numpy_helper.from_array(noise(numpy_helper.to_array(tensor), generator), tensor.name))
-        for node in graph.node:
+    bodies = [*graphs(model.graph), *(graph for function in model.functions for graph in graphs(function))]
+    for body in bodies:
+        body.doc_string = ""
+        for node in body.node:
             node.doc_string = ""
             del node.metadata_props[:]
+        attributes = [a for node in body.node for a in node.attribute]
+        tensors = [tensor for a in attributes for tensor in ([a.t] if a.HasField("t") else []) + list(a.tensors)]
+        for tensor in (*getattr(body, "initializer", ()), *tensors):
+            tensor.CopyFrom(numpy_helper.from_array(noise(numpy_helper.to_array(tensor), generator), tensor.name))
+        for attribute in attributes:
+            attribute.ClearField("sparse_tensor")
+            attribute.floats[:] = noise(np.array(attribute.floats, np.float32), generator).tolist()
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 

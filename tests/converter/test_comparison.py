@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -241,4 +242,20 @@ def test_upstreams_own_conversions_agree_on_what_they_hear(zoo: Path, tmp_path: 
     found = verify(*files, Options(data=tmp_path / "k.npz", gates=Gates(max_drop=3)))
     assert found.accuracy is not None
     assert found.accuracy.b == pytest.approx(89.86, abs=0.2)
+    found.check()
+
+
+@pytest.mark.slow
+def test_a_factory_takes_weights_and_shapes(torch_factory: NamedTuple, torch_lowered: NamedTuple) -> None:
+    options = Options(weights=torch_factory.pt, shape=torch_factory.shapes, samples=4)  # type: ignore[attr-defined]
+    for artifact in torch_lowered:
+        found = verify(torch_factory.text, str(artifact), options)  # type: ignore[attr-defined]
+        assert found.errors[0].snr_db > 60
+        found.check()
+
+
+@pytest.mark.slow
+def test_a_keras_source_stands_beside_its_artifact(keras_cnn: Path, keras_lowered: NamedTuple) -> None:
+    found = verify(str(keras_cnn), str(keras_lowered[0]), Options(gates=Gates(max_abs_error=1e-4)))
+    assert found.notes == ()
     found.check()

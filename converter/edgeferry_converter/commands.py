@@ -60,9 +60,9 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, as_json: bool, **flags: Any) -> None:
     """Make a verified bundle from a trained model.
 
-    SOURCE is a .keras, .h5 or .hdf5 file, a SavedModel folder, a .pt2 file, FILE.py:FACTORY with --weights, or an
-    .onnx or .tflite file. DATA is an .npz with the input names, an .npy for the only input, a folder of .npy files,
-    or a folder of images, which the recipe's [preprocess] turns into inputs.
+    SOURCE is a .keras, .h5 or .hdf5 file, a SavedModel folder, a .pt2 or TorchScript file, FILE.py:FACTORY with
+    --weights, or an .onnx or .tflite file. DATA is an .npz with the input names, an .npy for the only input, a folder
+    of .npy files, or a folder of images, which the recipe's [preprocess] turns into inputs.
     """
     repro = flags.pop("repro")
     recipe = _recipe(recipe_file, flags)

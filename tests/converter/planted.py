@@ -142,6 +142,23 @@ def onnx_channel() -> bytes:
     return _onnx((("start", "x"), ("features", "start"), ("head", "features"), ("y", "head")), weights)
 
 
+def onnx_pool() -> bytes:
+    """A convolution, a pool and another convolution."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], "first", pads=[1, 1, 1, 1]),
+        helper.make_node("MaxPool", ["a"], ["b"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["b", "v"], ["y"], "second"),
+    ]
+    values = [numpy_helper.from_array(_normal(*shape), n) for n, shape in (("w", (4, 1, 3, 3)), ("v", (2, 4, 3, 3)))]
+    sides = (("x", [1, 1, 8, 8]), ("y", [1, 2, 2, 2]))
+    inputs, outputs = ([helper.make_tensor_value_info(n, TensorProto.FLOAT, s)] for n, s in sides)
+    graph = helper.make_graph(nodes, "planted", inputs, outputs, values)
+    model = helper.make_model(graph, ir_version=9, opset_imports=[helper.make_opsetid("", 18)])
+    return model.SerializeToString()
+
+
 def _onnx(ways, weights, concat=()) -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper

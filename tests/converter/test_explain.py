@@ -172,6 +172,16 @@ def test_a_sound_model_needs_no_override(to: str, tmp_path: Path) -> None:
     assert output.cosine == pytest.approx(figure["cosine"], abs=1e-4)
 
 
+def test_every_layer_runs_alone_where_a_pool_stands_between(tmp_path: Path, planted: ModuleType) -> None:
+    source, data = tmp_path / "pool.onnx", tmp_path / "cal.npy"
+    source.write_bytes(planted.onnx_pool())
+    np.save(data, np.random.default_rng(0).normal(0, 1, (8, 1, 8, 8)).astype(np.float32))
+    bundle = convert(source, tmp_path / "b", to="onnx", quantize="int8", calibrate=data, tolerance=ANYTHING)
+    result = explain(bundle.artifact, source, bundle.probe())
+    assert {layer.operator for layer in result.layers} == {"Conv", "MaxPool"}
+    assert all(layer.own_db is not None and layer.own_db > 20 for layer in result.layers)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "dynamic"])
 def test_other_precisions_are_explained_too(precision: str, tmp_path: Path) -> None:
     bundle = convert(MODELS / "digits.tflite", tmp_path / "b", quantize=precision, samples=4)

@@ -17,6 +17,9 @@ from edgeferry_runtime.engines.onnxruntime import import_engine
 from edgeferry_runtime.errors import ArtifactError, EngineError
 from edgeferry_runtime.tensors import Array, Quantization
 
+WITHOUT = ["QDQPropagationTransformer"]
+"""ONNX Runtime's optimizers that are left out: this one makes a broken graph of a part that ends in a MaxPool."""
+
 GUESS = 2**20
 """Bytes of a tensor whose shape is open."""
 
@@ -105,7 +108,9 @@ class OnnxNetwork:
         part.opset_import.extend(self._model.opset_import)
         part.functions.extend(self._model.functions)
         with foreign(self.path, "its engine refuses a part of it", error=EngineError):
-            session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+            session = onnxruntime.InferenceSession(
+                part.SerializeToString(), providers=["CPUExecutionProvider"], disabled_optimizers=WITHOUT
+            )
         stored = {name: self.stored(name) for name in wanted}
 
         def run(values: Mapping[str, Array]) -> dict[str, Array]:

@@ -164,6 +164,14 @@ def test_ways_out_of_torchscript(scripts: Path, tmp_path: Path, call: bytes) -> 
         open_source(SourceSpec(path, shapes={"image": (1, 1, 8, 8)}))
 
 
+def test_compiled_classes_among_the_data(scripts: Path, tmp_path: Path) -> None:
+    path = edited(scripts / "traced.pt", tmp_path / "a.pt", b"", b"")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("traced/more.pkl", b"c__torch__.torch.classes.dist_rpc\nX\n")
+    with pytest.raises(UnsafeFileError, match=r"names a compiled class .traced/more\.pkl."):
+        open_source(SourceSpec(path, shapes={"image": (1, 1, 8, 8)}))
+
+
 def test_a_pickle_of_the_archive_is_not_executed_by_python(scripts: Path, tmp_path: Path) -> None:
     """``data.pkl`` names a class of Python; PyTorch's own reader knows only classes of the archive."""
     import pickle

@@ -82,8 +82,11 @@ def _check_code(path: Path) -> None:
             if len({entry.lower() for entry in entries}) < len(entries):
                 raise CorruptFileError(path, "has several entries of one name", AGAIN)
             texts = [archive.read(entry).decode() for entry in entries if "/code/" in entry and entry.endswith(".py")]
+            pickles = [entry for entry in entries if entry.endswith(".pkl") and b"torch.classes" in archive.read(entry)]
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise CorruptFileError(path, f"its code cannot be read ({summary(error)})", AGAIN) from error
+    if pickles:
+        raise UnsafeFileError(path, f"names a compiled class ({pickles[0]}), which could reach out", TRACE)
     for text in texts:
         found = REACHING_OUT.findall(text) + [f"ops.{name}" for name in CALLS.findall(text) if name not in NAMESPACES]
         if found:

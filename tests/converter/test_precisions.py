@@ -288,7 +288,7 @@ def test_one_keras_model_gives_one_artifact_in_every_process(keras_cnn: Path, tm
         "import sys; from edgeferry_converter import convert\n"
         "source, data, folder = sys.argv[1:]\n"
         "for to in ('tflite', 'onnx'):\n"
-        "    made = convert(source, f'{folder}/{to}', to=to, quantize='int8', calibrate=data)\n"
+        "    made = convert(source, f'{folder}-{to}', to=to, name='net', quantize='int8', calibrate=data)\n"
         "    print(made.manifest.files[made.manifest.artifact])\n"
     )
     said = []

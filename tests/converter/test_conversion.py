@@ -54,6 +54,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_a_bundle_is_whole_and_can_be_called(bundle: Bundle) -> None:
     bundle.check()
     assert sorted(p.name for p in bundle.path.iterdir()) == [
+        "aeq_recipe.json",
         "labels.txt",
         "manifest.json",
         "model.tflite",

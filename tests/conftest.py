@@ -16,14 +16,15 @@ def missing(reason: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def zoo() -> Path:
+def zoo(pytestconfig: pytest.Config) -> Path:
     """The folder of trained models made by others."""
-    folder = os.environ.get("EDGEFERRY_ZOO", "")
-    if not folder:
+    named = os.environ.get("EDGEFERRY_ZOO", "")
+    if not named:
         missing("EDGEFERRY_ZOO is not set: it points to the folder of trained models")
-    if not Path(folder).is_dir():
-        missing(f"EDGEFERRY_ZOO={folder} is no folder")
-    return Path(folder).resolve()
+    folder = (pytestconfig.rootpath / named).resolve()
+    if not folder.is_dir():
+        missing(f"EDGEFERRY_ZOO={named} is no folder")
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "ConversionPlan": "conversion",
-    "Recipe": "recipe",
-    "Step": "conversion",
-    "convert": "conversion",
-    "plan": "conversion",
-    "perform": "conversion",
-}
+from edgeferry_runtime.lazy import lazy
 
 if TYPE_CHECKING:
     from edgeferry_converter.conversion import ConversionPlan, Step, convert, perform, plan
@@ -20,13 +12,14 @@ if TYPE_CHECKING:
 
 __all__ = ["ConversionPlan", "Recipe", "Step", "convert", "perform", "plan"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "ConversionPlan": "conversion",
+        "Recipe": "recipe",
+        "Step": "conversion",
+        "convert": "conversion",
+        "plan": "conversion",
+        "perform": "conversion",
+    },
+)

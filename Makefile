@@ -28,7 +28,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 tiny: $(READY)
-	$(BIN)/python -m pytest -q -m 'not slow and not zoo'
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow and not zoo' tests/runtime tests/converter
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/runtime.py
+	for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark" || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

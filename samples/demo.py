@@ -14,8 +14,8 @@ import digits
 import numpy as np
 
 from edgeferry_converter import convert
-from edgeferry_devices import profile
-from edgeferry_runtime import Bundle
+from edgeferry_devices import open_device, profile
+from edgeferry_runtime import Bundle, EdgeferryError
 from edgeferry_runtime.commands.output import table
 
 HERE = Path(__file__).parent
@@ -53,12 +53,10 @@ def accuracy(bundle: Bundle) -> float:
     return float(np.mean(right))
 
 
-def main() -> int:
-    """Run the demo and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="local")
-    parser.add_argument("--out", type=Path, default=Path("build/demo"))
-    options = parser.parse_args()
+def demo(options: argparse.Namespace) -> None:
+    """Do it all, and print the table."""
+    with open_device(options.device) as there:
+        there.exec(["true"])  # a device that cannot be reached is better known before the work
     options.out.mkdir(parents=True, exist_ok=True)
     rows = [HEADING]
     sources = train(options.out)
@@ -79,6 +77,18 @@ def main() -> int:
         rows.append((framework, f"{to} {quantize}", str(bundle.artifact.stat().st_size), *figures))
     print(table(rows))
     print(f"\nThe bundles lie in {options.out}. Try: ferry run {options.out}/digits-keras-tflite-int8")
+
+
+def main() -> int:
+    """Run the demo and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="local", help="local, or user@host[:port]")
+    parser.add_argument("--out", type=Path, default=Path("build/demo"))
+    try:
+        demo(parser.parse_args())
+    except EdgeferryError as error:
+        say(f"demo: error: {error}")
+        return error.exit_code
     return 0
 
 

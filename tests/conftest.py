@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
-def missing(reason: str) -> None:
-    """Skip for want of a tool or data, which in CI is a failure."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must provide it: {reason}")
-    pytest.skip(reason)
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str], None]:
+    """Skip for want of a tool or data, with the reason; in CI that is a failure."""
+
+    def skip(reason: str) -> None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"CI must provide it: {reason}")
+        pytest.skip(reason)
+
+    return skip
 
 
 @pytest.fixture(scope="session")
-def zoo() -> Path:
+def zoo(pytestconfig: pytest.Config, missing: Callable[[str], None]) -> Path:
     """The folder of trained models made by others."""
-    folder = os.environ.get("EDGEFERRY_ZOO", "")
-    if not folder:
+    named = os.environ.get("EDGEFERRY_ZOO", "")
+    if not named:
         missing("EDGEFERRY_ZOO is not set: it points to the folder of trained models")
-    if not Path(folder).is_dir():
-        missing(f"EDGEFERRY_ZOO={folder} is no folder")
-    return Path(folder).resolve()
+    folder = (pytestconfig.rootpath / named).resolve()
+    if not folder.is_dir():
+        missing(f"EDGEFERRY_ZOO={named} is no folder")
+    return folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-_HOMES = {
-    "Comparison": "comparison",
-    "ConversionPlan": "conversion",
-    "Inspection": "inspection",
-    "Override": "overrides",
-    "Recipe": "recipe",
-    "Step": "conversion",
-    "convert": "conversion",
-    "inspect": "inspection",
-    "plan": "conversion",
-    "perform": "conversion",
-    "verify": "comparison",
-}
+from edgeferry_runtime.lazy import lazy
 
 if TYPE_CHECKING:
     from edgeferry_converter.comparison import Comparison, verify
@@ -40,13 +27,19 @@ __all__ = [
     "verify",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "Comparison": "comparison",
+        "ConversionPlan": "conversion",
+        "Inspection": "inspection",
+        "Override": "overrides",
+        "Recipe": "recipe",
+        "Step": "conversion",
+        "convert": "conversion",
+        "inspect": "inspection",
+        "plan": "conversion",
+        "perform": "conversion",
+        "verify": "comparison",
+    },
+)

@@ -172,6 +172,7 @@ def fit(subject: str, value: Array, spec: TensorSpec) -> Array:
     Raises:
         DataError: If the shape, the dtype or a value does not fit.
     """
+    value = np.asarray(value)
     shaped = value if spec.accepts(value.shape) else value[np.newaxis]
     if not spec.accepts(shaped.shape):
         reason = f"has shape {list(value.shape)}, and the input is {spec}"
@@ -283,6 +284,8 @@ def open_data(path: Path, preprocess: Preprocess | None = None) -> Data:
 
 
 def _open_file(path: Path) -> dict[str, Column]:
+    if not path.is_file():
+        raise MissingFileError(path, "is no file", "check the path")
     with path.open("rb") as stream:
         magic = stream.read(6)
     try:

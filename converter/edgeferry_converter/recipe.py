@@ -31,6 +31,8 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "calibration": (*METHODS, AUTO),
 }
 PATHS = ("aeq_recipe", "calibrate", "weights", "custom_objects", "probe", "labels")
+LIMITS = {"max_abs": (0, math.inf), "min_cosine": (-1, 1), "min_snr_db": (-math.inf, math.inf), "min_top1": (0, 1)}
+"""The lowest and highest value that each limit of a tolerance can have."""
 TABLES = ("preprocess", "tolerance", "shape")
 
 
@@ -261,10 +263,12 @@ def _dims(name: str, value: object) -> tuple[int, ...]:
 
 
 def _check_tolerance(tolerance: Tolerance) -> None:
-    for f in fields(tolerance):
-        value = getattr(tolerance, f.name)
+    for key, (low, high) in LIMITS.items():
+        value = getattr(tolerance, key)
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value)):
-            raise UsageError(_flag(f.name), f"{value!r} is no number", "give a number")
+            raise UsageError(_flag(key), f"{value!r} is no number", "give a number")
+        if value is not None and not low <= value <= high:
+            raise UsageError(_flag(key), f"{value!r} is out of range", f"give a number from {low:g} to {high:g}")
 
 
 def _quantize(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -192,9 +192,8 @@ def _authenticate(transport: paramiko.Transport, route: Route) -> None:
 
 
 def _refused(route: Route, reason: str) -> AuthenticationError:
-    fix = (
-        f"copy your key there (ssh-copy-id {route.user}@{route.host}), or give another one with: ferry device add --key"
-    )
+    place = f"{'' if route.port == 22 else f'-p {route.port} '}{route.user}@{route.host}"
+    fix = f"copy your key there (ssh-copy-id {place}), or give another one with: ferry device add --key"
     return AuthenticationError(route.device, f"account {route.user}: {reason}", fix)
 
 

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from edgeferry_runtime.lazy import lazy
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "BenchOptions": "benchmark",
-    "Bundle": "bundle",
-    "EdgeferryError": "errors",
-    "Model": "model",
-    "Profile": "profile",
-    "TensorSpec": "tensors",
-    "bench": "benchmark",
-    "load": "model",
-}
 
 if TYPE_CHECKING:
     from edgeferry_runtime.benchmark import BenchOptions, bench
@@ -28,13 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["BenchOptions", "Bundle", "EdgeferryError", "Model", "Profile", "TensorSpec", "__version__", "bench", "load"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that importing the package costs next to nothing."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "BenchOptions": "benchmark",
+        "Bundle": "bundle",
+        "EdgeferryError": "errors",
+        "Model": "model",
+        "Profile": "profile",
+        "TensorSpec": "tensors",
+        "bench": "benchmark",
+        "load": "model",
+    },
+)

@@ -54,7 +54,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         Delegate.parse(self.delegate)
-        for name, least in (("num_runs", 1), ("warmup_runs", 1), ("min_secs", 0), ("max_secs", 0)):
+        for name, least in (("num_runs", 1), ("warmup_runs", 1), ("min_secs", 0), ("max_secs", 0), ("seed", 0)):
             if not getattr(self, name) >= least:
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(option, f"is {getattr(self, name)}", f"give {least} or more")

@@ -143,6 +143,7 @@ class Manifest:
         Raises:
             KeyError, TypeError, ValueError: If it is not one.
         """
+        _check_types(data)
         return cls(
             name=data["name"],
             artifact=data["artifact"]["file"],
@@ -157,6 +158,18 @@ class Manifest:
             tools=data["tools"],
             preprocess=Preprocess.from_dict(data["preprocess"]) if data["preprocess"] else None,
         )
+
+
+def _check_types(data: Mapping[str, Any]) -> None:
+    """Refuse values that no manifest has, so that nobody meets them later."""
+    artifact, files = data["artifact"], data["files"]
+    for key in ("source", "verification", "tools", "files", "artifact", "tolerance"):
+        if not isinstance(data[key], dict):
+            raise TypeError(f"{key} is no object")
+    if not all(isinstance(text, str) for text in (data["name"], *artifact.values(), *files.values())):
+        raise TypeError("a name or hash is no text")
+    if not data["inputs"] or not data["outputs"]:
+        raise ValueError("it has no inputs or no outputs")
 
 
 def content_id(manifest: Mapping[str, Any]) -> str:
@@ -210,7 +223,7 @@ class Bundle:
             if data.get("schema") != SCHEMA:
                 raise BundleError(folder, f"has schema {data.get('schema')}; this version reads {SCHEMA}", again)
             manifest = Manifest.from_dict(data)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
             if isinstance(error, BundleError):
                 raise
             raise BundleError(folder, f"its {MANIFEST} is damaged ({type(error).__name__}: {error})", again) from error
@@ -219,6 +232,8 @@ class Bundle:
                 raise BundleError(folder, f"names a file outside its folder: {name!r}", "do not use this bundle")
             if not (folder / name).is_file():
                 raise BundleError(folder, f"lacks the file {name}", again)
+        if manifest.artifact not in manifest.files:
+            raise BundleError(folder, f"its {MANIFEST} has no hash of {manifest.artifact}", again)
         return cls(folder, manifest, str(data.get("id")))
 
     @property
@@ -261,7 +276,7 @@ def is_bundle(path: Path) -> bool:
     """Tell whether a folder carries our marker."""
     try:
         data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("format") == MARKER
 
@@ -271,10 +286,12 @@ def check_output(path: Path) -> None:
 
     Raises:
         OutputExistsError: If the path exists and is neither a bundle nor an empty folder.
-        MissingFileError: If its parent folder does not exist.
+        MissingFileError: If its parent folder does not exist or cannot be written.
     """
     if not path.absolute().parent.is_dir():
         raise MissingFileError(path.parent, "no such folder", "create it, or give another -o")
+    if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        raise MissingFileError(path.parent, "cannot be written", "give another -o, or change its permissions")
     if path.is_dir() and not path.is_symlink() and (is_bundle(path) or not any(path.iterdir())):
         return
     if path.exists() or path.is_symlink():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from edgeferry_runtime import __version__
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.errors import EdgeferryError
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,60 @@ def ferry() -> None:
     """
 
 
+REFUSALS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOMEM),
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE),
+)
+"""What a file system says for reasons of its own: not defects of ours."""
+
+
+def _refusal(error: Exception) -> EdgeferryError | None:
+    """Say what the machine refused; None where the error is a defect."""
+    from edgeferry_runtime.errors import EdgeferryError
+
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return None
+    fix = "check the path, its permissions and the free space"
+    return EdgeferryError(error.filename or "this machine", f"refused ({error.strerror})", fix)
+
+
+def _usage(error: click.UsageError, args: list[str]) -> int:
+    """Print the help where nothing was asked for, else one line, and return the exit code."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return error.exit_code
+    return _fail(_misuse(error, args))
+
+
+def _misuse(error: click.UsageError, args: list[str]) -> EdgeferryError:
+    """Say in one line what is wrong with a command line."""
+    from edgeferry_runtime.errors import UnknownNameError, UsageError
+
+    command = error.ctx.command_path if error.ctx else " ".join(["ferry", *(a for a in args[:1] if a in COMMANDS)])
+    if error.ctx and isinstance(error, click.NoSuchOption):
+        names = [name for param in error.ctx.command.get_params(error.ctx) for name in param.opts if name[:1] == "-"]
+        return UnknownNameError(command, error.option_name, names)
+    if error.ctx and isinstance(error.ctx.command, click.Group) and hasattr(error, "command_name"):
+        return UnknownNameError(command, error.command_name, error.ctx.command.list_commands(error.ctx))
+    message = error.format_message().rstrip(".")
+    return UsageError(command, message[:1].lower() + message[1:], f"see: {command} --help")
+
+
+def _fail(error: EdgeferryError) -> int:
+    """Print the one line of an expected error, and return its exit code."""
+    click.echo(f"ferry: error: {' '.join(str(error).split())}", err=True)
+    return error.exit_code
+
+
+def _defect() -> int:
+    """Print the traceback of an unexpected error, and return its exit code."""
+    traceback.print_exc()
+    click.echo(
+        "ferry: unexpected error: this is a defect in Edgeferry; please report it with the lines above", err=True
+    )
+    return 70
+
+
 def main(args: list[str] | None = None) -> None:
     """Run ``ferry`` and exit with its code: the boundary between errors and the shell."""
     from edgeferry_runtime.errors import EdgeferryError
@@ -98,21 +156,16 @@ def main(args: list[str] | None = None) -> None:
     try:
         code = ferry.main(args=args, prog_name="ferry", standalone_mode=False)
     except EdgeferryError as error:
-        click.echo(f"ferry: error: {' '.join(str(error).split())}", err=True)
-        code = error.exit_code
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = _fail(error)
+    except click.UsageError as error:
+        code = _usage(error, sys.argv[1:] if args is None else args)
     except (click.Abort, KeyboardInterrupt):
         click.echo("ferry: interrupted", err=True)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
-    except Exception:  # noqa: BLE001 - the one boundary of the command line
-        traceback.print_exc()
-        click.echo(
-            "ferry: unexpected error: this is a defect in Edgeferry; please report it with the lines above", err=True
-        )
-        code = 70
+    except Exception as error:  # noqa: BLE001 - the one boundary of the command line
+        refusal = _refusal(error)
+        code = _fail(refusal) if refusal else _defect()
     sys.exit(code if isinstance(code, int) else 0)

@@ -56,7 +56,9 @@ def check_artifact(path: str | os.PathLike[str]) -> str:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingFileError(path, "no such file" if not path.is_dir() else "is a folder", "check the path")
+        raise MissingFileError(path, "is no file" if path.exists() else "no such file", "check the path")
+    if str(path).encode(errors="ignore").decode() != str(path):
+        raise MissingFileError(path, "is not named in UTF-8, and engines open no such file", "rename it")
     if not path.stat().st_size:
         raise CorruptFileError(path, "is empty", AGAIN)
     try:

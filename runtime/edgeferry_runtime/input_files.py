@@ -71,7 +71,7 @@ def _read(
     path: Path, name: str | None, specs: Mapping[str, TensorSpec], preprocess: Preprocess | None, *, raw: bool
 ) -> dict[str, Array]:
     if not path.is_file():
-        raise MissingFileError(path, "no such input file", "check the path")
+        raise MissingFileError(path, "is no file" if path.exists() else "no such input file", "check the path")
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return _read_npz(path, name, specs)

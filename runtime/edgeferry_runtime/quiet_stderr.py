@@ -18,14 +18,15 @@ _ONE_AT_A_TIME = threading.RLock()
 def quiet_stderr() -> Iterator[None]:
     """Hold back file descriptor 2, then print again what is no chatter.
 
-    A process without a file descriptor 2 has nothing to silence.
+    A process without a file descriptor 2 has nothing to silence, and one without temporary files cannot.
     """
     try:
         os.fstat(2)
+        held = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
     except OSError:
         yield
         return
-    with _ONE_AT_A_TIME, tempfile.TemporaryFile() as held:
+    with _ONE_AT_A_TIME, held:
         sys.stderr.flush()
         kept = os.dup(2)
         os.dup2(held.fileno(), 2)

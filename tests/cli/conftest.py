@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -10,27 +11,96 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
+TINY = Path(__file__).parents[1] / "runtime" / "tiny_models.py"
 
 STABLE = (
-    (r"\d+(\.\d+)? (ms|s|dB|KiB|MiB|B)\b", r"# \2"),
-    (r"-?\d+\.\d+(e[-+]?\d+)?|\binf\b", "#.#"),
+    (r"(?m)^(machine +|memory +|state +|local +ai_edge_litert ).*$", r"\1#"),
+    (r"(?m)^! local: (busy|unsteady|drifting|throttled|slowed).*\n", ""),
+    (r"(?m)^ *warning +.*\n", ""),
+    (r"(?m)^ +-?\d.*$", " <values>"),
+    (r"(?m)^y +-?\d.*$", "y <figures>"),
+    (r"127\.0\.0\.1(:| port )\d+", r"localhost\1<port>"),
+    (r"(?<![\w.])\d[\d,]*(\.\d+)?(e[-+]\d+)? (us|ms|s)\b", "# s"),
+    (r"(?<![\w.])\d[\d,]*(\.\d+)? (KiB|MiB|B|bytes)\b", r"# \2"),
     (r"\b[0-9a-f]{12,64}\b", "<hash>"),
-    (r"SHA256:[A-Za-z0-9+/]{43}", "SHA256:<fingerprint>"),
-    (r"(?<=127\.0\.0\.1:)\d+", "<port>"),
+    (r"(?<![\w.])\d+\.\d+(\.\d+)*", "#"),
+    (r"\d+%", "#%"),
     (r"[ \t]+", " "),
+    (r"(?m) $", ""),
 )
-"""What differs from run to run, and what stands in the transcript instead."""
+"""What differs from run to run or between machines, and what stands in the transcript instead; in this order."""
 
 
-@pytest.fixture()
-def transcript(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
-    """Run ``ferry`` lines in an empty folder and compare all that they print with a golden file."""
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Tiny models and their data, by file name."""
+    spec = importlib.util.spec_from_file_location("tiny_models", TINY)
+    assert spec and spec.loader
+    tiny = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tiny)
+    folder = tmp_path_factory.mktemp("data")
+    samples = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    np.save(folder / "samples.npy", samples)
+    np.save(folder / "x.npy", samples[0])
+    data = {path.name: path.read_bytes() for path in folder.iterdir()}
+    dense, onnx = tiny.tflite_dense(16, 2), tiny.onnx_dense(16, 2)
+    return {**data, "dense.tflite": dense, "dense.onnx": onnx, "custom.tflite": tiny.tflite_custom("Warp")}
 
-    def run(name: str, *lines: str, env: dict[str, str] | None = None) -> str:
-        text = "".join(_perform(line, tmp_path, env or {}) for line in lines)
+
+@pytest.fixture
+def folder(tmp_path: Path, models: dict[str, bytes]) -> Path:
+    """A folder with the tiny models, where the commands are typed."""
+    for name, data in models.items():
+        (tmp_path / name).write_bytes(data)
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def ferry(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Type one ``ferry`` line in the folder, with a home and a folder for temporary files of its own."""
+
+    def run(line: str, **env: str) -> subprocess.CompletedProcess[str]:
+        base = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "SSH_", "EDGEFERRY_"))}
+        own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "COLUMNS": "100", "TERM": "dumb"}
+        return subprocess.run(
+            [sys.executable, "-m", "edgeferry_runtime", *shlex.split(line)[1:]],
+            cwd=folder,
+            env={**base, **own, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def bundle(folder: Path, ferry: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
+    """A bundle in the folder, named ``dense``."""
+    done = ferry("ferry convert dense.tflite -o dense --quantize dynamic")
+    assert done.returncode == 0, done.stderr
+    return folder / "dense"
+
+
+@pytest.fixture
+def transcript(
+    folder: Path, ferry: Callable[..., subprocess.CompletedProcess[str]], request: pytest.FixtureRequest
+) -> Callable[..., str]:
+    """Type ``ferry`` lines one after the other and compare all that they print with a golden file.
+
+    Values that differ from run to run stand in braces in the lines, and are given by keyword.
+    """
+
+    def run(name: str, *lines: str, **values: object) -> str:
+        text = "\n".join(_told(line, ferry(line.format(**values)), folder) for line in lines)
         golden = GOLDEN / f"{name}.txt"
         if request.config.getoption("--update-golden"):
             GOLDEN.mkdir(exist_ok=True)
@@ -43,21 +113,10 @@ def transcript(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., 
     return run
 
 
-def _perform(line: str, folder: Path, env: dict[str, str]) -> str:
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    base = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "SSH_", "EDGEFERRY_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeferry_runtime", *shlex.split(line)[1:]],
-        cwd=folder,
-        env={**base, "HOME": str(home), "COLUMNS": "100", "TERM": "dumb", **env},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    said = "".join(f"  {x}\n" for x in done.stdout.splitlines()) + "".join(f"! {x}\n" for x in done.stderr.splitlines())
-    said = said.replace(str(folder), "<folder>")
+def _told(line: str, done: subprocess.CompletedProcess[str], folder: Path) -> str:
+    """Return what was typed, ``! `` before each line of stderr, stdout, and the exit code."""
+    said = "".join(f"! {x}\n" for x in done.stderr.splitlines()) + "".join(f"{x}\n" for x in done.stdout.splitlines())
+    said = said.replace(str(folder.resolve()), "<folder>").replace(str(folder), "<folder>")
     for pattern, stable in STABLE:
         said = re.sub(pattern, stable, said)
-    return f"$ {line}\n{said}exit {done.returncode}\n\n"
+    return f"$ {line}\n{said}exit {done.returncode}\n"

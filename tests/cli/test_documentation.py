@@ -28,7 +28,8 @@ def help_pages() -> str:
 
 
 def _page(command: click.Command, title: str) -> str:
-    context = click.Context(command, info_name=title, max_content_width=100, terminal_width=100)
+    names = ferry.context_settings["help_option_names"]
+    context = click.Context(command, info_name=title, terminal_width=100, help_option_names=names)
     return f"## {title}\n\n```text\n{command.get_help(context)}\n```\n"
 
 

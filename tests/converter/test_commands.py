@@ -82,7 +82,7 @@ def test_flags_replace_what_the_recipe_says(tmp_path: Path) -> None:
         (["--recipe", "nowhere.toml"], 1, "no such recipe"),
         (["--calibrate", "nowhere.npy"], 1, "no such data"),
         (["--max-abs", "0", "--quantize", "fp16"], 3, "digit: max abs error"),
-        (["--colour", "red"], 2, "No such option"),
+        (["--colour", "red"], 2, "unknown name '--colour'"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(arguments: list[str], code: int, said: str, tmp_path: Path) -> None:

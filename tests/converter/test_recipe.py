@@ -53,7 +53,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
                 layout=st.sampled_from(("NHWC", "NCHW")),
             )
         ),
-        tolerance=draw(st.builds(Tolerance, max_abs=st.none() | FINITE, min_top1=st.none() | st.floats(0, 1))),
+        tolerance=draw(st.builds(Tolerance, max_abs=st.none() | FINITE.map(abs), min_top1=st.none() | st.floats(0, 1))),
         shape=draw(st.dictionaries(TEXT, st.lists(st.integers(1, 9), max_size=4).map(tuple), max_size=3)),
     )
 
@@ -119,6 +119,9 @@ def test_an_unknown_value_lists_the_valid_ones(values: dict[str, str], nearest: 
         ("[preprocess]\nresize = 3", "wrong value"),
         ("[preprocess]\nlayout = 'NWHC'", "did you mean 'N"),
         ("[tolerance]\nmax_abs = 'a'", "is no number"),
+        ("[tolerance]\nmax_abs = -1", "from 0 to inf"),
+        ("[tolerance]\nmin_cosine = 2", "from -1 to 1"),
+        ("[tolerance]\nmin_top1 = 80", "from 0 to 1"),
         ("samples = 0", "whole number from 1"),
         ("samples = true", "whole number from 1"),
         ("seed = -1", "whole number from 0"),

@@ -251,18 +251,6 @@ def wait_for_port(port: int, log: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def missing() -> Callable[[str], None]:
-    """Skip for want of a tool, which in CI is a failure."""
-
-    def skip(reason: str) -> None:
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"CI must provide it: {reason}")
-        pytest.skip(reason)
-
-    return skip
-
-
-@pytest.fixture(scope="session")
 def openssh(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str], None]) -> Iterator[Server]:
     """OpenSSH's own server."""
     if not shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):

@@ -74,6 +74,7 @@ def test_one_run_is_made_however_slow() -> None:
         ({"num_runs": 0}, "--num-runs"),
         ({"warmup_runs": 0}, "--warmup-runs"),
         ({"min_secs": -1}, "--min-secs"),
+        ({"seed": -1}, "--seed"),
         ({"max_secs": float("nan")}, "--max-secs"),
         ({"min_secs": 9, "max_secs": 3}, "--min-secs"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 
@@ -74,3 +75,48 @@ def test_a_part_that_is_not_installed_is_a_missing_extra() -> None:
 def test_a_defect_in_an_import_is_no_missing_extra() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_neighbour"):
         cli.resolve("no_such_neighbour", "x")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (errno.ENOSPC, 1, "ferry: error: /disk/x: refused (full); check the path"),
+        (errno.EROFS, 1, "ferry: error: /disk/x: refused (full)"),
+        (errno.EBADF, 70, "unexpected error"),
+    ],
+)
+def test_what_the_machine_refuses_is_no_defect(
+    ferry, monkeypatch: pytest.MonkeyPatch, number: int, code: int, said: str
+) -> None:
+    @click.command()
+    def broken() -> None:
+        raise OSError(number, "full", "/disk/x")
+
+    monkeypatch.setattr(cli, "resolve", lambda module, attribute: broken)
+    found, out, err = ferry("run")
+    assert (found, out) == (code, "")
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("bench", "x", "--num-run", "3"), "ferry bench: unknown name '--num-run'; did you mean '--num-runs'?"),
+        (("device", "ad"), "ferry device: unknown name 'ad'; did you mean 'add'? valid are"),
+        (("run",), "ferry run: missing argument 'TARGET'; see: ferry run --help"),
+        (("run", "x", "--input"), "ferry run: option '--input' requires an argument; see: ferry run --help"),
+        (("run", "x", "--top", "0"), "ferry run: invalid value for '--top'"),
+    ],
+)
+def test_misuse_is_one_line_that_leads_on(ferry, words: tuple[str, ...], said: str) -> None:
+    code, out, err = ferry(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"ferry: error: {said}")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [(), ("device",)])
+def test_nothing_asked_for_is_answered_with_help(ferry, words: tuple[str, ...]) -> None:
+    code, out, err = ferry(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: ferry")

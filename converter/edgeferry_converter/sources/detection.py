@@ -30,6 +30,8 @@ def detect_format(spec: SourceSpec) -> str:
         return "factory"
     if path.is_dir():
         return _detect_folder(path)
+    if not path.is_file():
+        raise MissingFileError(path, "is no file", "check the path")
     with path.open("rb") as stream:
         head = stream.read(512)
     if head.startswith(b"PK\x03\x04"):

@@ -12,7 +12,7 @@ from edgeferry_runtime.cli import resolve
 from edgeferry_runtime.commands.output import emit, json_option, say
 from edgeferry_runtime.commands.target import check_target
 from edgeferry_runtime.commands.tensors_text import outputs_json, outputs_text
-from edgeferry_runtime.errors import BundleError, MissingFileError, UsageError
+from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from edgeferry_runtime.bundle import Bundle
@@ -54,7 +54,7 @@ def run(top: int, output: Path | None, as_json: bool, **request: object) -> None
     if output is not None:
         _check_npz(output)
     asked = Request(**request)  # type: ignore[arg-type]
-    labels, outputs = (_run_there if asked.device else _run_here)(asked)
+    labels, outputs = (_run_here if asked.device is None else _run_there)(asked)
     if output is not None:
         from edgeferry_runtime.arrays import save_arrays
 
@@ -108,5 +108,7 @@ def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None)
 def _check_npz(path: Path) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"--output {path}", "does not end in .npz", "name it so")
+    if path.is_dir():
+        raise OutputExistsError(f"--output {path}", "is a folder", "give a file")
     if not path.absolute().parent.is_dir():
         raise MissingFileError(path.parent, "no such folder", "create it, or give another --output")

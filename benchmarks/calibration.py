@@ -2,8 +2,8 @@
 
     python benchmarks/calibration.py [--quick]
 
-Each conversion runs in a process of its own. 10,000 samples of 4 KiB would take 39 MiB more if they were held. Target: the
-peak resident memory grows by at most 5 %. Ends with status 1 where it is missed.
+Each conversion runs in a process of its own. 10,000 samples of 4 KiB would take 39 MiB more if they were held. Target:
+the peak resident memory grows by at most 5 %. Ends with status 1 where it is missed.
 """
 
 from __future__ import annotations

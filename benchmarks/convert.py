@@ -53,7 +53,8 @@ open("dynamic.tflite", "wb").write(tool.quantize().quantized_model)
 MAKE_LARGE = """
 import keras, tensorflow as tf
 keras.utils.set_random_seed(0)
-model = keras.Sequential([keras.Input((512,)), *(keras.layers.Dense(700, "relu") for _ in range(2)), keras.layers.Dense(10)])
+wide = [keras.layers.Dense(700, "relu") for _ in range(2)]
+model = keras.Sequential([keras.Input((512,)), *wide, keras.layers.Dense(10)])
 model.export("large", verbose=False)
 open("large.tflite", "wb").write(tf.lite.TFLiteConverter.from_saved_model("large").convert())
 """
@@ -69,7 +70,8 @@ def run(folder: Path, argv: Sequence[str]) -> float:
 def prepare(folder: Path) -> None:
     """Train the digit networks and make a `.tflite` of about 4 MB."""
     save = "import digits, pathlib; digits.save_calibration(pathlib.Path('.'))"
-    for script in (save, "import digits_keras as d; d.train('digits.keras')", "import digits_torch as d; d.train('digits.pt')"):
+    train = ["import digits_keras as d; d.train('digits.keras')", "import digits_torch as d; d.train('digits.pt')"]
+    for script in (save, *train):
         run(folder, ["-c", f"import sys; sys.path.insert(0, {str(SAMPLES)!r}); {script}"])
     run(folder, ["-c", MAKE_LARGE])
 
@@ -99,7 +101,8 @@ def main() -> None:
         compare(folder, "Keras to int8 TFLite", keras, BARE_KERAS + QUANTIZE, runs)
         compare(folder, "PyTorch to int8 TFLite", torch, BARE_TORCH + QUANTIZE, runs)
         large = (folder / "large.tflite").stat().st_size / 1e6
-        compare(folder, f"{large:.1f} MB .tflite to dynamic int8", ["large.tflite", "--quantize", "dynamic"], BARE_DYNAMIC, runs)
+        dynamic = ["large.tflite", "--quantize", "dynamic"]
+        compare(folder, f"{large:.1f} MB .tflite to dynamic int8", dynamic, BARE_DYNAMIC, runs)
 
 
 if __name__ == "__main__":

@@ -197,7 +197,8 @@ def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
 
 def _description(plan: ConversionPlan) -> Description:
     text = f"{plan.spec.path.name} as {plan.recipe.to}, precision {plan.recipe.quantize}"
-    return Description(plan.name, text, plan.labels, plan.recipe.preprocess)
+    name = plan.recipe.name or plan.spec.path.stem  # not the output folder's: the bytes must not depend on it
+    return Description(name, text, plan.labels, plan.recipe.preprocess)
 
 
 @contextlib.contextmanager

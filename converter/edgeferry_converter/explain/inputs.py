@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgeferry_converter.sources.options import with_options
 from edgeferry_runtime.bundle import RECIPE, Bundle, Probe
 from edgeferry_runtime.errors import DataError, MissingFileError
 from edgeferry_runtime.guard import check_artifact
+from edgeferry_runtime.scratch import scratch
 
 SAMPLES = 32
 """How many samples are run where a bundle does not bring its own."""
@@ -65,8 +65,8 @@ def pair(wanted: Wanted) -> Iterator[Pair]:
             raise DataError(bundle.path, "is float32: nothing in it was quantized", "give a quantized one")
     artifact = bundle.artifact if bundle else wanted.target
     form = check_artifact(artifact)
-    with tempfile.TemporaryDirectory(prefix="edgeferry-explain-") as folder:
-        found = wanted.float_file or _lower(wanted, bundle, Path(folder) / f"float.{form}")
+    with scratch() as folder:
+        found = wanted.float_file or _lower(wanted, bundle, folder / f"float.{form}")
         found = found or (_kept(bundle) if bundle else None)
         if found is None:
             raise MissingFileError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from edgeferry_converter.quantize.onnx_prepare import graphs, prepare
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_runtime.engines.onnxruntime import import_engine
 from edgeferry_runtime.errors import ArtifactError, EngineError
+from edgeferry_runtime.scratch import scratch
 from edgeferry_runtime.tensors import Array, Quantization
 
 WITHOUT = ["QDQPropagationTransformer"]
@@ -130,9 +130,9 @@ class OnnxNetwork:
 def _prepared(model: Any) -> Any:
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="edgeferry-explain-") as folder:
-        prepare(model, Path(folder) / "float.onnx")
-        return onnx.load(str(Path(folder) / "float.onnx"))
+    with scratch() as folder:
+        prepare(model, folder / "float.onnx")
+        return onnx.load(str(folder / "float.onnx"))
 
 
 def _op(node: Any) -> Op:

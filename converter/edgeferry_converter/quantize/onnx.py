@@ -7,7 +7,6 @@ and computes in float32, as ``fp16`` does with float16 weights.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from edgeferry_converter.quantize.support import STATIC
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_runtime.engines.onnxruntime import import_engine
 from edgeferry_runtime.errors import ConversionError
+from edgeferry_runtime.scratch import scratch
 
 QUANTIZED_OPS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 QUANTIZED_PREFIXES = ("QLinear", "QAttention", "QGemm", "ConvInteger", "MatMulInteger")
@@ -52,8 +52,8 @@ def quantize_onnx(job: Job) -> Outcome:
     import onnx
 
     borders = _borders(model)
-    with tempfile.TemporaryDirectory(prefix="edgeferry-onnx-") as folder:
-        float_file, file = Path(folder) / "float.onnx", Path(folder) / "quantized.onnx"
+    with scratch() as folder:
+        float_file, file = folder / "float.onnx", folder / "quantized.onnx"
         with foreign(job.subject, "it could not be prepared for quantization", "use --quantize none"):
             prepare(model, float_file)
         with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
@@ -76,8 +76,8 @@ def observe_onnx(job: Job) -> Statistics:
         DataError: If a sample does not fit.
     """
     model = _read(job)
-    with tempfile.TemporaryDirectory(prefix="edgeferry-onnx-") as folder:
-        float_file = Path(folder) / "float.onnx"
+    with scratch() as folder:
+        float_file = folder / "float.onnx"
         with foreign(job.subject, "it could not be prepared for quantization", "use --quantize none"):
             prepare(model, float_file)
         with foreign(job.subject, "the engine could not run it for calibration", "use --quantize dynamic"):

@@ -11,7 +11,6 @@ import contextlib
 import json
 import platform
 import re
-import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from edgeferry_converter.sources import SourceSpec, detect, open_source
 from edgeferry_converter.sources.options import with_options
 from edgeferry_runtime import __version__
 from edgeferry_runtime.errors import EdgeferryError, MissingFileError
+from edgeferry_runtime.scratch import scratch
 
 PACKAGES = (
     *("numpy", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime", "tensorflow", "keras", "tf-keras"),
@@ -68,15 +68,16 @@ def write_report(target: Path, source: str, recipe: Recipe, error: EdgeferryErro
     """
     spec = SourceSpec.parse(source, recipe.weights, recipe.shape)
     spec = with_options(spec, detect(spec), recipe)
-    with tempfile.TemporaryDirectory(prefix="edgeferry-repro-") as text:
-        folder = Path(text)
+    with scratch() as place:
+        folder = place / "repro"
+        folder.mkdir()
         notes = [*_noisy_source(spec, folder), *_noisy_float(spec, recipe.to, folder)]
         folders = [str(p) for path in (spec.path, spec.weights) if path for p in (path.absolute().parent, path.parent)]
         report = {
             "schema": 1,
             "error": _without_paths(str(error), folders) if error else None,
             "error_type": type(error).__name__ if error else None,
-            "not_included": [_without_paths(note, [*folders, text]) for note in notes],
+            "not_included": [_without_paths(note, [*folders, str(folder)]) for note in notes],
             "tools": {"edgeferry": __version__, "python": platform.python_version(), **_versions()},
             "platform": platform.platform(),
         }

@@ -27,10 +27,10 @@ class Entry:
 
 
 COMMANDS = {
-    "convert": Entry("edgeferry_converter.commands", "convert", "Make a verified bundle from a trained model."),
-    "inspect": Entry("edgeferry_converter.commands_inspect", "inspect", "Show what a model file tells about itself."),
-    "verify": Entry("edgeferry_converter.commands_verify", "verify", "Compare any two of source, artifact and bundle."),
-    "explain": Entry("edgeferry_converter.commands_explain", "explain", "Tell which layers lost what, and why."),
+    "convert": Entry("edgeferry_converter.commands.convert", "convert", "Make a verified bundle from a trained model."),
+    "inspect": Entry("edgeferry_converter.commands.inspect", "inspect", "Show what a model file tells about itself."),
+    "verify": Entry("edgeferry_converter.commands.verify", "verify", "Compare any two of source, artifact and bundle."),
+    "explain": Entry("edgeferry_converter.commands.explain", "explain", "Tell which layers lost what, and why."),
     "run": Entry("edgeferry_runtime.commands.run", "run", "Run a bundle or artifact on an input."),
     "bench": Entry("edgeferry_runtime.commands.bench", "bench", "Measure a bundle or artifact on this machine."),
     "device": Entry("edgeferry_devices.commands.device", "device", "Add, list, trust, inspect and remove devices."),

@@ -11,6 +11,9 @@ import numpy as np
 
 from edgeferry_runtime.tensors import Array
 
+NO_SIGNAL_DB = -300.0
+"""The signal-to-noise ratio of nothing but noise, which is minus infinity and has no form in JSON."""
+
 
 @dataclass(frozen=True)
 class OutputError:
@@ -21,7 +24,8 @@ class OutputError:
         max_abs: Largest absolute difference, in the output's unit.
         mean_abs: Mean absolute difference.
         cosine: Cosine similarity of the flattened outputs; 1 for two zero vectors.
-        snr_db: Signal-to-noise ratio in decibels, 10·log10(Σ ref² / Σ diff²); inf where equal.
+        snr_db: Signal-to-noise ratio in decibels, 10·log10(Σ ref² / Σ diff²); inf where equal, `NO_SIGNAL_DB` where
+            the reference is zero.
         top1: Share of samples whose largest element is the same one; None where the output is no distribution.
     """
 
@@ -33,8 +37,8 @@ class OutputError:
     top1: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form, in which an infinite ratio is None."""
-        return {k: (None if isinstance(v, float) and math.isinf(v) else v) for k, v in asdict(self).items()}
+        """Return the JSON form, in which None stands for what is not finite: an SNR of equal outputs, a NaN."""
+        return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -129,7 +133,7 @@ def _decibels(signal: float, noise: float) -> float:
     if noise == 0:
         return math.inf
     ratio = signal / noise
-    return 10 * math.log10(ratio) if ratio > 0 else -math.inf
+    return 10 * math.log10(ratio) if ratio > 0 else NO_SIGNAL_DB
 
 
 def _top1_agreement(reference: Array, actual: Array) -> float:

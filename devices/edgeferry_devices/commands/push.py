@@ -8,7 +8,8 @@ import click
 
 from edgeferry_devices.pushing import PushResult
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.commands.output import emit, json_option, say, table
+from edgeferry_runtime.commands.figures_text import figures_table
+from edgeferry_runtime.commands.output import emit, json_option, say
 
 
 @click.command()
@@ -36,18 +37,7 @@ def push(bundle: Path, device: str, as_json: bool) -> None:
 def _text(result: PushResult) -> str:
     if result.up_to_date:
         return f"{result.bundle} {result.id[:12]} on {result.device}: up to date"
-    rows = [("output", "max abs error", "cosine", "SNR dB"), *(_row(figures) for figures in result.figures)]
     sent = f"{result.bytes_sent:,} bytes in {result.seconds:.1f} s"
     engine = f"{result.engine.get('name', '')} {result.engine.get('version', '')}"
-    return f"{result.bundle} {result.id[:12]} on {result.device}: pushed, {sent}; proven by {engine}\n{table(rows)}"
-
-
-def _row(figures: dict[str, float | str | None] | object) -> tuple[str, ...]:
-    assert isinstance(figures, dict)
-    snr = figures["snr_db"]
-    return (
-        str(figures["name"]),
-        f"{figures['max_abs']:.3g}",
-        f"{figures['cosine']:.6f}",
-        "inf" if snr is None else f"{snr:.1f}",
-    )
+    head = f"{result.bundle} {result.id[:12]} on {result.device}: pushed, {sent}; proven by {engine}"
+    return f"{head}\n{figures_table(result.figures)}"

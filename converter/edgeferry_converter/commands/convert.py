@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edgeferry_converter.commands.shape_option import parse_shape
 from edgeferry_converter.conversion import Step, perform, plan
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
@@ -19,8 +20,8 @@ from edgeferry_converter.quiet import loud
 from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
 from edgeferry_converter.repro import reporting
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.commands.output import emit, json_option, say, table
-from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.commands.figures_text import decibels, figures_table
+from edgeferry_runtime.commands.output import emit, json_option, say
 from edgeferry_runtime.numerics import Tolerance
 
 TOLERANCE = tuple(f.name for f in fields(Tolerance))
@@ -84,20 +85,8 @@ def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
     if "override" in given:
         given["override"] = (*recipe.override, *map(Override.parse, given["override"]))
     if "shape" in given:
-        given["shape"] = {**recipe.shape, **dict(_shape(text) for text in given["shape"])}
+        given["shape"] = {**recipe.shape, **dict(parse_shape(text) for text in given["shape"])}
     return replace(recipe, tolerance=replace(recipe.tolerance, **limits), **given)
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, equals, dims = text.rpartition("=")
-    try:
-        sizes = tuple(int(size) for size in dims.replace("x", ",").split(",")) if dims else ()
-    except ValueError:
-        equals = ""
-        sizes = ()
-    if not equals or not name:
-        raise UsageError(f"--shape {text}", "is not NAME=SIZES", "write it as --shape image=1,3,32,32")
-    return name, sizes
 
 
 @contextlib.contextmanager
@@ -124,19 +113,7 @@ def _progress(verbose: bool) -> Iterator[Any]:
 
 def _report(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    rows = [("output", "max abs", "mean abs", "cosine", "SNR dB", "top-1")]
-    rows += [
-        (
-            error["name"],
-            _figure(error["max_abs"], ".3g"),
-            _figure(error["mean_abs"], ".3g"),
-            _figure(error["cosine"], ".6f"),
-            _figure(error["snr_db"], ".1f", "inf"),
-            _figure(error["top1"], ".4f"),
-        )
-        for error in manifest.verification["outputs"]
-    ]
-    click.echo(table(rows))
+    click.echo(figures_table(manifest.verification["outputs"]))
     size, whole = bundle.artifact.stat().st_size, manifest.verification["float_bytes"]
     click.echo(f"\n{manifest.artifact}: {size:,} B, {size / whole:.0%} of the float artifact's {whole:,} B")
     for note in manifest.source.get("notes", ()):
@@ -153,9 +130,5 @@ def _report(bundle: Bundle) -> None:
 
 
 def _tried(calibration: Mapping[str, Any]) -> str:
-    figures = ", ".join(f"{name} {_figure(f['snr_db'], '.1f', 'inf')}" for name, f in calibration["tried"].items())
+    figures = ", ".join(f"{name} {decibels(f['snr_db'])}" for name, f in calibration["tried"].items())
     return f"{calibration['method']} (SNR in dB: {figures})"
-
-
-def _figure(value: float | None, form: str, absent: str = "") -> str:
-    return absent if value is None else format(value, form)

@@ -7,11 +7,12 @@ from typing import Any
 
 import click
 
+from edgeferry_converter.commands.shape_option import parse_shape
 from edgeferry_converter.comparison import Comparison, Gates, Options
 from edgeferry_converter.comparison import verify as compare
 from edgeferry_converter.comparison.accuracy import METRICS, UNITS
-from edgeferry_runtime.commands.output import emit, json_option, table
-from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.commands.figures_text import figures_table
+from edgeferry_runtime.commands.output import emit, json_option
 
 
 @click.command("verify")
@@ -37,7 +38,7 @@ def verify(a: str, b: str, as_json: bool, **flags: Any) -> None:
     fails ends with exit code 3.
     """
     gates = Gates(**{key: flags.pop(key) for key in ("max_drop", "max_abs_error", "min_snr")})
-    shape = dict(_shape(text) for text in flags.pop("shape"))
+    shape = dict(parse_shape(text) for text in flags.pop("shape"))
     found = compare(a, b, Options(gates=gates, shape=shape, **flags))
     if as_json:
         emit(found.to_dict())
@@ -46,21 +47,8 @@ def verify(a: str, b: str, as_json: bool, **flags: Any) -> None:
     found.check()
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, equals, dims = text.rpartition("=")
-    sizes = dims.replace("x", ",").split(",")
-    if not equals or not name or not all(size.removeprefix("-").isdecimal() for size in sizes):
-        raise UsageError(f"--shape {text}", "is not NAME=SIZES", "write it as --shape image=1,3,32,32")
-    return name, tuple(int(size) for size in sizes)
-
-
 def _text(found: Comparison) -> str:
-    rows = [("output", "max abs", "mean abs", "cosine", "SNR dB", "top-1")]
-    rows += [
-        (e.name, f"{e.max_abs:.3g}", f"{e.mean_abs:.3g}", f"{e.cosine:.6f}", f"{e.snr_db:.1f}", _share(e.top1))
-        for e in found.errors
-    ]
-    lines = [table(rows), "", f"on {found.samples} samples of {found.origin}"]
+    lines = [figures_table(e.to_dict() for e in found.errors), "", f"on {found.samples} samples of {found.origin}"]
     if found.accuracy:
         accuracy, unit = found.accuracy, UNITS[found.accuracy.metric]
         lost = "points" if unit else "percent"
@@ -70,7 +58,3 @@ def _text(found: Comparison) -> str:
         )
     lines += [f"{'passed' if v.passed else 'FAILED'}: {v}" for v in found.verdicts]
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
-
-
-def _share(top1: float | None) -> str:
-    return "" if top1 is None else f"{top1:.4f}"

@@ -121,10 +121,6 @@ def _activations(way: Way) -> Refusal | None:
         )
     if way.quantize != "int8":
         reason = f"needs int8 activations, and --quantize is {way.quantize}"
-        fix = "leave it out, or use --to onnx; for inputs and outputs there is --io-dtype uint8"
-        return Refusal("--activations uint8", reason, fix)
-    if way.quantize != "int8":
-        reason = f"needs int8 activations, and --quantize is {way.quantize}"
         return Refusal("--activations uint8", reason, "add --quantize int8")
     return None
 

@@ -23,6 +23,7 @@ import paramiko
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from paramiko.common import MSG_CHANNEL_REQUEST
 
 from edgeferry_devices import hostkeys, inventory
 from edgeferry_devices.hostkeys import HostKey
@@ -93,6 +94,7 @@ class Account(paramiko.ServerInterface):
     def __init__(self, accepted: paramiko.PKey, environment: dict[str, str]) -> None:
         self.accepted = accepted
         self.environment = environment
+        self.asked: list[tuple[paramiko.Channel, str]] = []
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
         return paramiko.AUTH_SUCCESSFUL if key == self.accepted else paramiko.AUTH_FAILED
@@ -104,8 +106,13 @@ class Account(paramiko.ServerInterface):
         return paramiko.OPEN_SUCCEEDED if kind == "session" else paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
-        threading.Thread(target=self.execute, args=(channel, command.decode()), daemon=True).start()
+        self.asked.append((channel, command.decode()))
         return True
+
+    def begin(self) -> None:
+        """Start what was asked for; a command that ended before its request was answered would confuse the client."""
+        while self.asked:
+            threading.Thread(target=self.execute, args=self.asked.pop(), daemon=True).start()
 
     def execute(self, channel: paramiko.Channel, command: str) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -134,6 +141,18 @@ def pump(read: Callable[[int], bytes], write: Callable[[bytes], object], finish:
             write(chunk)
     with contextlib.suppress(OSError):
         finish()
+
+
+class Line(paramiko.Transport):
+    """A connection that answers a request before it begins the command."""
+
+    def answer(self, channel: paramiko.Channel, message: paramiko.Message) -> None:
+        paramiko.Channel._handle_request(channel, message)
+        self.server_object.begin()
+
+    @property
+    def _channel_handler_table(self) -> dict[int, Callable[..., None]]:
+        return {**paramiko.Transport._channel_handler_table, MSG_CHANNEL_REQUEST: self.answer}
 
 
 class Files(paramiko.SFTPServerInterface):
@@ -186,7 +205,7 @@ class InProcess:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            transport = paramiko.Transport(connection)
+            transport = Line(connection)
             transport.add_server_key(self.host_key)
             if self.sftp:
                 transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files)

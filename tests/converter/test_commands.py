@@ -104,3 +104,30 @@ def test_verbose_lets_the_frameworks_speak(tmp_path: Path) -> None:
     assert len(quiet.stderr.splitlines()) == 5
     assert len(loud.stderr.splitlines()) > 5
     assert loud.stdout.splitlines()[:3] == quiet.stdout.splitlines()[:3]
+
+
+def test_a_dry_run_prints_the_plan_and_does_nothing(tmp_path: Path) -> None:
+    what = ["--quantize", "int8", "--calibrate", DATA, "--override", "*dense*=none", "--dry-run"]
+    done = ferry(MODELS / "digits.tflite", "-o", tmp_path / "b", *what)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"1. open {MODELS / 'digits.tflite'} (tflite)"
+    assert f"calibrated by min-max on {DATA}, *dense* as none" in lines[3]
+    assert lines[6] == "limits: min_cosine 0.95, min_snr_db 8, min_top1 0.8"
+    assert 'precision = "int8"' in lines
+    assert not done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_refuses_what_the_conversion_would(tmp_path: Path) -> None:
+    done = ferry(MODELS / "digits.tflite", "-o", tmp_path / "b", "--quantize", "int8", "--dry-run", "--json")
+    assert done.returncode == 2
+    assert "give --calibrate DATA" in done.stderr
+    assert not done.stdout
+
+
+def test_a_dry_run_has_a_json_form(tmp_path: Path) -> None:
+    told = json.loads(ferry(MODELS / "digits.onnx", "-o", tmp_path / "b", "--to", "onnx", "--dry-run", "--json").stdout)
+    assert told["schema"] == 1
+    assert (told["format"], told["name"], told["recipe"]) == ("onnx", "b", 'to = "onnx"\n')
+    assert told["steps"][2] == "lower it to onnx"

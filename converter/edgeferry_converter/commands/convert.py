@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from edgeferry_converter.commands.plan_text import plan_dict, plan_text
 from edgeferry_converter.commands.shape_option import parse_shape
 from edgeferry_converter.conversion import Step, perform, plan
 from edgeferry_converter.overrides import Override
@@ -56,6 +57,7 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--min-snr-db", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
 @click.option("--min-top1", type=float, help="Lowest top-1 agreement that passes, 0 to 1.")
 @click.option("--repro", metavar="FILE.zip", type=click.Path(path_type=Path), help="Bug report, weights as noise.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and do nothing.")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the frameworks say.")
 @json_option
 def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, as_json: bool, **flags: Any) -> None:
@@ -65,8 +67,12 @@ def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, 
     --weights, or an .onnx or .tflite file. DATA is an .npz with the input names, an .npy for the only input, a folder
     of .npy files, or a folder of images, which the recipe's [preprocess] turns into inputs.
     """
-    repro = flags.pop("repro")
+    repro, dry_run = flags.pop("repro"), flags.pop("dry_run")
     recipe = _recipe(recipe_file, flags)
+    if dry_run:
+        planned = plan(source, output, recipe)
+        emit(plan_dict(planned)) if as_json else click.echo(plan_text(planned))
+        return
     begin = time.perf_counter()
     said = loud() if verbose else contextlib.nullcontext()
     with reporting(repro, source, recipe), said, _progress(verbose) as show:

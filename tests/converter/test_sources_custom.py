@@ -170,6 +170,20 @@ def test_recurrent_and_preprocessing_layers(tmp_path: Path, layers: Any, to: str
     assert bundle.manifest.verification["batches"] == ([1, 3] if to == "onnx" else [1])
 
 
+@pytest.mark.parametrize("quantize", ["int8", "int16x8"])
+def test_a_loop_stays_float_with_int8_matrices(tmp_path: Path, quantize: str) -> None:
+    with quiet():
+        import keras
+
+        keras.utils.set_random_seed(0)
+        keras.Sequential(_recurrent(keras)).save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((20, 6, 5), np.float32))
+    bundle = convert(tmp_path / "m.keras", tmp_path / "b", quantize=quantize, calibrate=tmp_path / "x.npy")
+    (output,) = bundle.manifest.verification["outputs"]
+    assert output["snr_db"] > 25
+    assert bundle.manifest.verification["layers"] == {"int8": 3}
+
+
 def checkpoint(torch_factory: TorchFactory, path: Path, form: Any) -> Path:
     import torch
 

@@ -114,6 +114,8 @@ def build(job: Job, model: Any) -> Entries:
     for layer, operation, depth in operators:
         if job.block_size and operation in _matrices() and depth % job.block_size:
             add(manager, job.precision, _exactly(layer), operation)
+    if job.precision in ("int8", "int16x8"):
+        _keep_loops_float(manager, model)
     _add_overrides(manager, job.overrides, [(layer, operation) for layer, operation, _ in operators])
     entries: Entries = manager.get_quantization_recipe()
     return entries
@@ -129,6 +131,17 @@ def _add_base(manager: Any, job: Job) -> None:
     if job.precision in ("int8", "int16x8") and job.io_dtype != "int8":
         for border in (Kind.INPUT, Kind.OUTPUT):
             add(manager, "uint8" if job.io_dtype == "uint8" else "none", EVERY, border)
+
+
+def _keep_loops_float(manager: Any, model: Any) -> None:
+    """Keep what WHILE and IF run in float, matrices with int8 weights: the values that they hand around are float."""
+    from ai_edge_quantizer.qtyping import TFLOperationName as Kind
+
+    entered = {0, *(signature.subgraphIndex for signature in model.signatureDefs or ())}
+    for layer, operation, _ in _operators(model, [i for i in range(len(model.subgraphs)) if i not in entered]):
+        add(manager, "none", _exactly(layer), Kind.ALL_SUPPORTED)
+        if operation in _matrices():
+            add(manager, "dynamic", _exactly(layer), operation)
 
 
 def _matrices() -> tuple[Any, ...]:
@@ -175,13 +188,18 @@ def _unsigned() -> Any:
     )
 
 
-def _operators(model: Any) -> Iterator[tuple[Layer, Any, int]]:
-    """Yield each operator as a layer, what ai-edge-quantizer calls its kind, and the depth of its weights."""
+def _operators(model: Any, subgraphs: Sequence[int] | None = None) -> Iterator[tuple[Layer, Any, int]]:
+    """Yield each operator as a layer, what ai-edge-quantizer calls its kind, and the depth of its weights.
+
+    Args:
+        model: The model as the object API has it.
+        subgraphs: The indices of those to look at; None looks at all.
+    """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_quantizer.utils.tfl_flatbuffer_utils import TFL_OP_CODE_TO_NAME
 
     kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
-    for graph in model.subgraphs:
+    for graph in model.subgraphs if subgraphs is None else [model.subgraphs[i] for i in subgraphs]:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex].builtinCode
             names = [graph.tensors[i].name.decode() for i in operator.outputs if i != -1]

@@ -246,6 +246,8 @@ def test_ctrl_c(folder: Path, bundle: Path, line: str, delay: float) -> None:
         _, err = process.communicate(timeout=60)
     if process.returncode == 0:
         return  # it was faster than the finger
-    assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "ferry: interrupted"
+    assert "Traceback" not in err
+    if process.returncode != -signal.SIGINT:  # Python was on its way out already, and shells call that 130 too
+        assert process.returncode == 130, err
+        assert err.splitlines()[-1] == "ferry: interrupted"
     assert not {name for name in files(folder) - before if not name.startswith("home/") or "/incoming/" in name}

@@ -163,9 +163,11 @@ def test_ctrl_c(place: Any, when: str, bundle: Bundle, make_bundle: Callable) ->
     large = make_bundle(padding=200_000_000 if when == "upload" else 1000)
     sign = {"upload": "store/incoming/*/*.part", "probe": "bundles/tiny/releases/.*.part"}[when]
     done = interrupt(["push", str(large.path), place.name], lambda: any(place.root.glob(sign)))
+    assert "Traceback" not in done.stderr
+    if done.returncode == 0:
+        pytest.skip("the push was faster than the finger")
     assert done.returncode == 130, done.stderr
     assert done.stderr.splitlines()[-1] == "ferry: interrupted"
-    assert "Traceback" not in done.stderr
     assert (place.root / "bundles/tiny/current").resolve().name == bundle.id
     assert not push(make_bundle(padding=3000), place.device).up_to_date
     assert list((place.root / "store" / "incoming").iterdir()) == []

@@ -26,6 +26,8 @@ from edgeferry_runtime.tensors import TensorSpec
 pytest.importorskip("ai_edge_quantizer")
 pytest.importorskip("onnx")
 
+pytestmark = pytest.mark.slow
+
 MODELS = Path(__file__).parent / "models"
 DATA = MODELS / "digits.npz"
 PICTURES = np.load(DATA)["image"]

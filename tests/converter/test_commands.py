@@ -14,6 +14,8 @@ from edgeferry_runtime.bundle import Bundle
 
 pytest.importorskip("ai_edge_quantizer")
 
+pytestmark = pytest.mark.slow
+
 MODELS = Path(__file__).parent / "models"
 DATA = str(MODELS / "digits.npz")
 

@@ -28,6 +28,8 @@ from edgeferry_runtime.tensors import Quantization
 
 pytest.importorskip("ai_edge_quantizer")
 
+pytestmark = pytest.mark.slow
+
 MODELS = Path(__file__).parent / "models"
 ANYTHING = Tolerance(min_cosine=-1, min_snr_db=-60, min_top1=0)
 PLANTED = ("concat", "channel", "swish", "padding", "dead", "onnx_concat", "onnx_channel")

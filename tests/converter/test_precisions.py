@@ -26,6 +26,8 @@ from edgeferry_runtime.numerics import TOLERANCES, compare_output
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("ai_edge_quantizer")
 
+pytestmark = pytest.mark.slow
+
 MODELS = Path(__file__).parent / "models"
 FLOAT = {to: MODELS / f"digits.{to}" for to in ("tflite", "onnx")}
 WAYS = [way for to in FLOAT for way in ways(to) if way.quantize != "none"]

@@ -24,6 +24,8 @@ from edgeferry_runtime.model import load
 
 pytest.importorskip("ai_edge_quantizer")
 
+pytestmark = pytest.mark.slow
+
 MODELS = Path(__file__).parent / "models"
 CHUNK = 16
 """Bytes of weights that must not be found again."""

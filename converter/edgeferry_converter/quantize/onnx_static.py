@@ -12,8 +12,7 @@ from typing import Any
 
 from edgeferry_converter.quantize import Job
 from edgeferry_converter.quantize.calibration.methods import WITHOUT_HISTOGRAM, Range, ranges
-from edgeferry_converter.quantize.calibration.observer import Statistics
-from edgeferry_runtime.errors import DataError
+from edgeferry_converter.quantize.calibration.observer import Statistics, collect
 from edgeferry_runtime.tensors import Array
 
 
@@ -39,15 +38,7 @@ def observe(source: Path, samples: Iterable[Mapping[str, Array]], *, histograms:
     Raises:
         DataError: If there are no samples.
     """
-    statistics = Statistics(histograms)
-    runner = _Runner(source)
-    for sample in samples:
-        statistics.samples += 1
-        for name, values in runner.activations(sample):
-            statistics.observe(name, values)
-    if not statistics.samples:
-        raise DataError("--calibrate", "holds no samples", "give at least one")
-    return statistics
+    return collect(_Runner(source).activations, samples, histograms)
 
 
 class _Runner:

@@ -13,9 +13,8 @@ import numpy as np
 
 from edgeferry_converter.quantize import Job
 from edgeferry_converter.quantize.calibration.methods import WITHOUT_HISTOGRAM, ranges
-from edgeferry_converter.quantize.calibration.observer import Statistics
+from edgeferry_converter.quantize.calibration.observer import Statistics, collect
 from edgeferry_converter.quiet import foreign
-from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.tensors import Array
 
 FLOAT32 = 0
@@ -56,16 +55,8 @@ def observe(
         DataError: If there are no samples.
         ConversionError: If the interpreter refuses the model.
     """
-    statistics = Statistics(histograms)
     with foreign(subject, "the interpreter could not run it for calibration"):
-        runner = _Runner(content)
-        for sample in samples:
-            statistics.samples += 1
-            for name, values in runner.activations(sample):
-                statistics.observe(name, values)
-    if not statistics.samples:
-        raise DataError("--calibrate", "holds no samples", "give at least one")
-    return statistics
+        return collect(_Runner(content).activations, samples, histograms)
 
 
 def _one(value: float, dimensions: int) -> Array:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from edgeferry_converter.quantize.calibration.histogram import Histogram
+from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.tensors import Array
 
 LIMIT = 3e38
@@ -70,3 +72,28 @@ class Statistics:
         observer.observe(values)
         if observer.average is not None:
             self.tensors[name] = observer
+
+
+Activations = Callable[[Mapping[str, Array]], Iterable[tuple[str, Array]]]
+"""Runs a float model on one sample and gives the name and values of each float activation."""
+
+
+def collect(activations: Activations, samples: Iterable[Mapping[str, Array]], histograms: bool) -> Statistics:
+    """Run a float model over all samples and keep what a calibration method needs of every activation.
+
+    Args:
+        activations: Runs one sample.
+        samples: What the model is fed, by input name.
+        histograms: Whether histograms are kept.
+
+    Raises:
+        DataError: If there are no samples.
+    """
+    statistics = Statistics(histograms)
+    for sample in samples:
+        statistics.samples += 1
+        for name, values in activations(sample):
+            statistics.observe(name, values)
+    if not statistics.samples:
+        raise DataError("--calibrate", "holds no samples", "give at least one")
+    return statistics

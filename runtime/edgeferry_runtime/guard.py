@@ -24,7 +24,8 @@ from edgeferry_runtime.errors import (
     UnknownFormatError,
 )
 from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError, map_file
-from edgeferry_runtime.onnx_wire import WireError, walk_onnx
+from edgeferry_runtime.onnx_wire import walk_onnx
+from edgeferry_runtime.protobuf import WireError
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
 from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
 

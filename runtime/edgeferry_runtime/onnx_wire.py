@@ -1,16 +1,16 @@
 """A walk over the protobuf wire format of an ONNX file, without protobuf.
 
-Source: Protocol Buffers, "Encoding"; onnx.proto3 of ONNX 1.18.
+Source: onnx.proto3 of ONNX 1.18.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edgeferry_runtime.flatbuffer import Buffer
+from edgeferry_runtime.protobuf import BYTES, WireError, fields
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 DEPTH = 100
 """How deep graphs may nest in attributes of graphs; protobuf's own limit."""
 
@@ -28,10 +28,6 @@ MESSAGES: Mapping[str, Mapping[int, str]] = {
     "Value": {},
 }
 """By message, the fields that hold messages; all others are skipped by their length."""
-
-
-class WireError(ValueError):
-    """A tag, a length or a number that cannot be right."""
 
 
 @dataclass
@@ -63,7 +59,7 @@ def walk_onnx(data: Buffer) -> OnnxFile:
 
 def read_metadata(data: Buffer) -> dict[str, str]:
     """Return the ``metadata_props`` of a model that `walk_onnx` has found sound."""
-    entries = (_entry(data, start, end) for number, _, start, end in _fields(data, 0, len(data)) if number == 14)
+    entries = (_entry(data, start, end) for number, _, start, end in fields(data, 0, len(data)) if number == 14)
     return {key: value for entry in entries for key, value in entry.items()}
 
 
@@ -72,7 +68,7 @@ def _walk(data: Buffer, span: tuple[int, int], name: str, found: OnnxFile, depth
         raise WireError(f"messages nest deeper than {DEPTH}")
     found.graphs += name == "Graph"
     inner, entries = MESSAGES[name], {}
-    for number, wire, start, end in _fields(data, *span):
+    for number, wire, start, end in fields(data, *span):
         if number not in inner:
             continue
         if wire != BYTES:
@@ -86,37 +82,5 @@ def _walk(data: Buffer, span: tuple[int, int], name: str, found: OnnxFile, depth
 
 
 def _entry(data: Buffer, start: int, end: int) -> dict[str, str]:
-    texts = {number: data[a:b].decode(errors="replace") for number, wire, a, b in _fields(data, start, end)}
+    texts = {number: data[a:b].decode(errors="replace") for number, wire, a, b in fields(data, start, end)}
     return {texts.get(1, ""): texts.get(2, "")}
-
-
-def _fields(data: Buffer, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield number, wire type and the span of the content of each field of a message."""
-    while at < end:
-        tag, at = _varint(data, at, end)
-        number, wire = tag >> 3, tag & 7
-        if wire == BYTES:
-            size, at = _varint(data, at, end)
-        elif wire == VARINT:
-            size = _varint(data, at, end)[1] - at
-        elif wire in (FIXED64, FIXED32):
-            size = 8 if wire == FIXED64 else 4
-        else:
-            raise WireError(f"byte {at} holds the unknown wire type {wire}")
-        if number == 0 or at + size > end:
-            raise WireError(f"a field of {size} bytes at byte {at} leads beyond byte {end}")
-        yield number, wire, at, at + size
-        at += size
-
-
-def _varint(data: Buffer, at: int, end: int) -> tuple[int, int]:
-    """Return a base-128 number and the position behind it."""
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        if byte < 0x80:
-            return value, at
-        shift += 7
-    raise WireError(f"the number before byte {at} does not end")

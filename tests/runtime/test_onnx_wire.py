@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeferry_runtime.onnx_wire import DEPTH, WireError, walk_onnx
+from edgeferry_runtime.onnx_wire import DEPTH, walk_onnx
+from edgeferry_runtime.protobuf import WireError
 
 
 def field(number: int, content: bytes) -> bytes:

@@ -14,7 +14,8 @@ from edgeferry_converter.data import declared_range
 from edgeferry_converter.quantize import tflite_recipe
 from edgeferry_converter.sources import Source
 from edgeferry_runtime import __version__
-from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, sha256_file, write_bundle
+from edgeferry_runtime.artifact_files import sha256_file
+from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, write_bundle
 from edgeferry_runtime.errors import DataError, MissingFileError
 from edgeferry_runtime.numerics import OutputError, is_distribution
 from edgeferry_runtime.tensors import TensorSpec

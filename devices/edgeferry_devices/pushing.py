@@ -12,7 +12,10 @@ from edgeferry_devices.client import AgentClient
 from edgeferry_devices.device import Device, Say, owner, silent
 from edgeferry_runtime.bundle import MANIFEST, Bundle
 
+BEGIN_TIMEOUT_S = 60.0
 PROOF_TIMEOUT_S = 900.0
+READ_BYTES_PER_S = 10e6
+"""How fast the slowest storage is read: a device hashes what it has before it says what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,16 @@ def push_with(agent: AgentClient, bundle: Bundle, device: Device, say: Say) -> P
     """Push through an agent that runs already; see `push`."""
     started = time.monotonic()
     name = bundle.manifest.name
-    plan = agent.ask("begin", manifest=_manifest(bundle), sizes=_sizes(bundle), owner=owner())
+    sizes = _sizes(bundle)
+    reading = sum(sizes.values()) / READ_BYTES_PER_S
+    plan = agent.ask("begin", timeout=BEGIN_TIMEOUT_S + reading, manifest=_manifest(bundle), sizes=sizes, owner=owner())
     if plan["up_to_date"]:
         say(f"{device.name}: {name} is up to date")
         return PushResult(device.name, name, bundle.id, True, 0, time.monotonic() - started)
     say(f"{device.name}: sending {len(plan['missing'])} files of {name}")
     sent = _send(bundle, device, plan)
     say(f"{device.name}: running the probe of {name}")
-    proof = agent.ask("commit", timeout=PROOF_TIMEOUT_S)
+    proof = agent.ask("commit", timeout=PROOF_TIMEOUT_S + reading)
     seconds = time.monotonic() - started
     return PushResult(device.name, name, bundle.id, False, sent, seconds, tuple(proof["figures"]), proof["engine"])
 

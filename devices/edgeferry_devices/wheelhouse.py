@@ -18,7 +18,7 @@ from pathlib import Path
 from edgeferry_devices.places import cache_dir
 from edgeferry_devices.platforms import LITERT_GLIBC, Platform
 from edgeferry_devices.wheel import build_runtime_wheel
-from edgeferry_runtime.bundle import sha256_file
+from edgeferry_runtime.artifact_files import sha256_file
 from edgeferry_runtime.errors import DeviceRequirementError, MissingExtraError
 
 BASE = ("numpy>=1.24", "click>=8.1", "pip>=24")

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from edgeferry_runtime import __version__, machine
-from edgeferry_runtime.bundle import Bundle, sha256_file
+from edgeferry_runtime.artifact_files import artifact_sha256, artifact_size
+from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.engines import Delegate, import_engine, open_engine
 from edgeferry_runtime.errors import UsageError
 from edgeferry_runtime.feeds import random_feeds
@@ -80,6 +81,8 @@ def bench(path: str | os.PathLike[str], options: BenchOptions = BenchOptions(), 
     bundle = Bundle.open(path) if Path(path).is_dir() else None
     artifact = bundle.artifact if bundle else Path(path)
     format_name, place = check_artifact(artifact), Delegate.parse(options.delegate)
+    if bundle:
+        bundle.check_weights()
     import_engine(format_name, artifact)
     before = machine.state()
 
@@ -239,6 +242,6 @@ def _artifact(path: Path, format_name: str, bundle: Bundle | None) -> dict[str, 
         "format": format_name,
         "precision": bundle.manifest.precision if bundle else None,
         "bundle": bundle.id if bundle else None,
-        "size_bytes": path.stat().st_size,
-        "sha256": sha256_file(path),
+        "size_bytes": artifact_size(path),
+        "sha256": artifact_sha256(path),
     }

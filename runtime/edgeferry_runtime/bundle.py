@@ -4,6 +4,7 @@ Its files::
 
     manifest.json   what is here, with the SHA-256 of every other file; its "id" is the hash of the rest
     model.tflite or model.onnx
+    model.onnx.data the weights of an ONNX artifact that one file cannot hold
     probe.npz       golden inputs and outputs of the source
     recipe.toml     how the artifact was made
     labels.txt      one class name a line, where there are labels
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeferry_runtime.artifact_files import companions, sha256_file
 from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError
 from edgeferry_runtime.numerics import Tolerance
 from edgeferry_runtime.preprocess import Preprocess
@@ -179,15 +181,6 @@ def content_id(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits."""
-    with path.open("rb") as stream:
-        digest = hashlib.sha256()
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
 @dataclass(frozen=True)
 class Bundle:
     """A bundle on disk.
@@ -264,6 +257,19 @@ class Bundle:
                 raise BundleError(
                     self.path, f"{name} was changed after the bundle was made", "convert the source again"
                 )
+        self.check_weights()
+
+    def check_weights(self) -> None:
+        """Refuse an artifact that keeps weights in a file which the manifest has no hash of.
+
+        Raises:
+            BundleError: Naming that file.
+        """
+        known = {self.path / name for name in self.manifest.files}
+        for file in companions(self.artifact):
+            if file not in known:
+                reason = f"keeps weights in {file.name}, which its {MANIFEST} has no hash of"
+                raise BundleError(self.path, reason, "convert the source again")
 
     def load(self, **options: Any) -> Model:
         """Load the artifact into its engine; the options are those of `edgeferry_runtime.load`."""

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgeferry_runtime.artifact_files import artifact_size
 from edgeferry_runtime.errors import (
     CorruptFileError,
     EdgeferryError,
@@ -157,13 +158,24 @@ def _cause(status: int) -> str:
     return f"{name}, this CPU lacks instructions that the engine uses" if name == "SIGILL" else name
 
 
-def _limit_memory() -> None:
-    """Keep a file that asks for absurd memory from taking the machine down with it, where the system can."""
+def _limit_memory(mapped: int = 0) -> None:
+    """Keep a file that asks for absurd memory from taking the machine down with it, where the system can.
+
+    Args:
+        mapped: Bytes of files that may be mapped, which takes address space and need not take memory.
+    """
     with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
         import resource
 
         physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY),) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY) + min(mapped, physical),) * 2)
+
+
+def _mapped(path: Path) -> int:
+    """Return the bytes that an artifact keeps in other files; a bundle was checked when it was made."""
+    with contextlib.suppress(OSError, ValueError):
+        return artifact_size(path) - path.stat().st_size if path.is_file() else 0
+    return 0
 
 
 def _load_and_run(path: str) -> None:
@@ -179,7 +191,7 @@ def _load_and_run(path: str) -> None:
 
 def child(path: str) -> int:
     """Be the child: print an expected error as JSON."""
-    _limit_memory()
+    _limit_memory(_mapped(Path(path)))
     with claim_stdout() as answers:
         try:
             _load_and_run(path)

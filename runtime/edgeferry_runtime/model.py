@@ -33,7 +33,8 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
 
     Raises:
         MissingFileError: If there is no such file or folder.
-        BundleError: If the folder is no bundle, or its manifest speaks of another artifact.
+        BundleError: If the folder is no bundle, its manifest speaks of another artifact, or has no hash of a file
+            with weights.
         UnknownFormatError: If the file is neither format.
         CorruptFileError: If it is damaged.
         UsageError: If `delegate` is none.
@@ -44,6 +45,8 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
     bundle = Bundle.open(path) if Path(path).is_dir() else None
     artifact = bundle.artifact if bundle else Path(path)
     format_name = check_artifact(artifact)
+    if bundle:
+        bundle.check_weights()
     engine = open_engine(format_name, artifact, place)
     return Model(artifact, format_name, engine, str(place), bundle.manifest if bundle else None)
 

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from edgeferry_runtime.bundle import MANIFEST, Bundle, is_bundle, sha256_file
+from edgeferry_runtime.artifact_files import sha256_file
+from edgeferry_runtime.bundle import MANIFEST, Bundle, is_bundle
 from edgeferry_runtime.errors import BundleError, DeviceError, DeviceRequirementError, EdgeferryError, MissingFileError
 
 MARKER = ".edgeferry-device"

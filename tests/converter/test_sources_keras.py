@@ -11,7 +11,7 @@ import edgeferry_runtime
 from edgeferry_converter.quiet import quiet
 from edgeferry_converter.sources import Source, SourceSpec, open_source
 from edgeferry_converter.sources.keras import _code_in
-from edgeferry_runtime.bundle import sha256_file
+from edgeferry_runtime.artifact_files import sha256_file
 from edgeferry_runtime.errors import ArtifactError, ConversionError, UnknownNameError, UnsafeFileError
 from edgeferry_runtime.numerics import compare_output
 

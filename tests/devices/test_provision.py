@@ -21,7 +21,8 @@ from edgeferry_devices.remote import RemoteDevice
 from edgeferry_devices.wheel import build_runtime_wheel, runtime_version
 from edgeferry_devices.wheelhouse import Wheel
 from edgeferry_runtime import store
-from edgeferry_runtime.bundle import Bundle, sha256_file
+from edgeferry_runtime.artifact_files import sha256_file
+from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import DeviceRequirementError
 
 PYTHON_DIR = Path(sys.executable).resolve().parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,27 @@ def test_a_real_int8_tflite_model(place: Any, zoo: Path, tmp_path: Path) -> None
     measured = profile_on(bundle, place.name, BenchOptions(num_runs=5, min_secs=0.0))
     assert measured.device == place.name
     assert measured.artifact["format"] == "tflite"
+
+
+@pytest.fixture
+def split_bundle(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The tiny bundle, its weights beside the graph."""
+    import onnx
+
+    def fill(folder: Path) -> None:
+        model = onnx.load(str(bundle.artifact))
+        beside = {"save_as_external_data": True, "location": "model.onnx.data", "size_threshold": 0}
+        onnx.save_model(model, str(folder / "model.onnx"), **beside)
+        shutil.copyfile(bundle.path / "probe.npz", folder / "probe.npz")
+
+    return write_bundle(tmp_path / "split", replace(bundle.manifest, name="split"), fill)
+
+
+def test_weights_beside_the_artifact_travel_with_it(place: Any, split_bundle: Bundle) -> None:
+    names = ("model.onnx", "model.onnx.data", "probe.npz")
+    assert set(split_bundle.manifest.files) == set(names)
+    assert push(split_bundle, place.device).bytes_sent == sum((split_bundle.path / n).stat().st_size for n in names)
+    assert push(split_bundle, place.device).up_to_date
+    data = split_bundle.path / "model.onnx.data"
+    (place.root / "store" / split_bundle.manifest.files[data.name]).write_bytes(b"rotten")
+    assert push(split_bundle, place.device).bytes_sent == data.stat().st_size

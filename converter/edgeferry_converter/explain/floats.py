@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from edgeferry_runtime.bundle import sha256_file
+from edgeferry_runtime.artifact_files import sha256_file
 
 KEPT_BYTES = 2 * 2**30
 

@@ -51,12 +51,14 @@ class OnnxRuntimeEngine:
     run: Callable[[Sequence[Array]], list[Array]]
 
 
-def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
+def open_engine(path: Path, delegate: Delegate, *, prepack: bool = True) -> OnnxRuntimeEngine:
     """Load a verified ``.onnx`` file.
 
     Args:
         path: The artifact.
         delegate: Where to execute.
+        prepack: Whether weights are copied into the order that the kernels like best. Without, those in a file
+            beside the artifact stay there, mapped: they load at once and take no memory that others could not have.
 
     Raises:
         MissingExtraError: If ONNX Runtime is not installed.
@@ -67,7 +69,7 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
     refusals = _refusals(runtime)
     try:
         with quiet_stderr():
-            options = _options(runtime, delegate)
+            options = _options(runtime, delegate, prepack)
             session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
         quantized = session.get_modelmeta().custom_metadata_map.get(QUANTIZATION_KEY, "{}")
         sources, targets = (
@@ -111,11 +113,13 @@ def _refusals(runtime: Any) -> tuple[type[Exception], ...]:
     return (ValueError, RuntimeError, TypeError, MemoryError, *own)
 
 
-def _options(runtime: Any, delegate: Delegate) -> Any:
+def _options(runtime: Any, delegate: Delegate, prepack: bool) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
     if delegate.threads is not None:
         options.intra_op_num_threads = delegate.threads
+    if not prepack:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     return options
 
 

@@ -13,7 +13,12 @@ from edgeferry_runtime.tensors import Array
 
 
 def run_on_device(
-    target: Path, device: str, feeds: Mapping[str, Array], raw: bool = False, say: Say = silent
+    target: Path,
+    device: str,
+    feeds: Mapping[str, Array],
+    raw: bool = False,
+    say: Say = silent,
+    signature: str | None = None,
 ) -> dict[str, Array]:
     """Run a bundle once on a device; it is pushed first where it is not up to date.
 
@@ -23,6 +28,7 @@ def run_on_device(
         feeds: By input name, what the model is fed; real values, or stored ones with `raw`.
         raw: Whether inputs and outputs are the stored integers of a quantized model.
         say: Takes the progress.
+        signature: Which of several signatures to run; None takes the primary one.
 
     Returns:
         The outputs by name.
@@ -41,6 +47,7 @@ def run_on_device(
             Probe(feeds, {}).save(local)
             staged = agent.ask("stage", owner=owner())["folder"]
             there.put(local, f"{staged}/feeds.npz")
-            done = agent.ask("run", timeout=PROOF_TIMEOUT_S, name=bundle.manifest.name, id=bundle.id, raw=raw)
+            asked = {"name": bundle.manifest.name, "id": bundle.id, "raw": raw, "signature": signature}
+            done = agent.ask("run", timeout=PROOF_TIMEOUT_S, **asked)
             there.get(done["outputs"], local)
             return dict(Probe.load(local).outputs)

@@ -137,13 +137,13 @@ class Agent:
         self._staged = self.store.stage()
         return {"folder": str(self._staged)}
 
-    def run(self, name: str, id: str, raw: bool = False) -> dict[str, Any]:
+    def run(self, name: str, id: str, raw: bool = False, signature: str | None = None) -> dict[str, Any]:
         """Run the staged inputs; the folder is removed when the host goes, after it fetched the outputs."""
         if self._staged is None:
             raise UsageError("agent", "run without stage", "stage the inputs first")
         files = {"feeds": str(self._staged / "feeds.npz"), "outputs": str(self._staged / "outputs.npz")}
         bundle = str(self.store.release(name, id))
-        self._work({"op": "run", "bundle": bundle, "raw": raw, **files}, name)
+        self._work({"op": "run", "bundle": bundle, "raw": raw, "signature": signature, **files}, name)
         return files
 
     def bench(self, name: str, id: str, options: dict[str, Any], device: str, owner: str = "?") -> dict[str, Any]:

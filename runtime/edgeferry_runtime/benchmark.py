@@ -44,6 +44,7 @@ class BenchOptions:
         max_secs: Seconds after which to stop, even before `num_runs`.
         delegate: Where to execute.
         seed: Of the inputs, where there is no probe, and of the confidence interval.
+        signature: Which of the artifact's signatures to measure; None takes the primary one.
     """
 
     num_runs: int = 50
@@ -52,6 +53,7 @@ class BenchOptions:
     max_secs: float = 150.0
     delegate: str = "cpu"
     seed: int = 0
+    signature: str | None = None
 
     def __post_init__(self) -> None:
         Delegate.parse(self.delegate)
@@ -87,16 +89,17 @@ def bench(path: str | os.PathLike[str], options: BenchOptions = BenchOptions(), 
     before = machine.state()
 
     start = time.perf_counter_ns()
-    engine = open_engine(format_name, artifact, place)
+    engine = open_engine(format_name, artifact, place, options.signature)
     init_ms = (time.perf_counter_ns() - start) / 1e6
 
-    with Model(artifact, format_name, engine, str(place), bundle.manifest if bundle else None) as model:
-        feeds = _feeds(model, bundle, options.seed)
+    manifest = bundle.manifest.at(options.signature) if bundle else None
+    with Model(artifact, format_name, engine, str(place), manifest) as model:
+        feeds = _feeds(model, bundle, options)
         warmup, samples = measure(lambda: model.run(feeds), options)
     after = machine.state()
     facts = machine.describe()
     return Profile(
-        artifact=_artifact(artifact, format_name, bundle),
+        artifact={**_artifact(artifact, format_name, bundle), **_signature(model)},
         engine={"name": model.engine, "version": model.engine_version, "delegate": model.delegate},
         device=device,
         machine=facts,
@@ -228,12 +231,17 @@ def conditions(before: Mapping[str, Any], after: Mapping[str, Any], cores: int) 
     return tuple(warnings)
 
 
-def _feeds(model: Model, bundle: Bundle | None, seed: int) -> Mapping[str, Array]:
+def _feeds(model: Model, bundle: Bundle | None, options: BenchOptions) -> Mapping[str, Array]:
     if bundle:
-        probe = bundle.probe()
+        probe = bundle.probe(options.signature)
         if len(probe):
             return next(probe.feeds())
-    return random_feeds(model.inputs, seed)
+    return random_feeds(model.inputs, options.seed)
+
+
+def _signature(model: Model) -> dict[str, str]:
+    """Say which signature was measured, where there are several."""
+    return {"signature": model.signature} if len(model.signatures) > 1 else {}
 
 
 def _artifact(path: Path, format_name: str, bundle: Bundle | None) -> dict[str, Any]:

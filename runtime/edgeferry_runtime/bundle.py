@@ -5,7 +5,7 @@ Its files::
     manifest.json   what is here, with the SHA-256 of every other file; its "id" is the hash of the rest
     model.tflite or model.onnx
     model.onnx.data the weights of an ONNX artifact that one file cannot hold
-    probe.npz       golden inputs and outputs of the source
+    probe.npz       golden inputs and outputs of the source; probe-1.npz ... those of its further signatures
     recipe.toml     how the artifact was made
     labels.txt      one class name a line, where there are labels
 """
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeferry_runtime.artifact_files import companions, sha256_file
-from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError
+from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError, UnknownNameError
 from edgeferry_runtime.numerics import Tolerance
 from edgeferry_runtime.preprocess import Preprocess
 from edgeferry_runtime.scratch import LOCK, scratch
@@ -89,6 +89,32 @@ class Probe:
 
 
 @dataclass(frozen=True)
+class SignatureSpec:
+    """One of several signatures of an artifact.
+
+    Attributes:
+        inputs: Its inputs, in order.
+        outputs: Its outputs, in order.
+        probe: The file with its golden inputs and outputs.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    probe: str = PROBE
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        sides = {"inputs": self.inputs, "outputs": self.outputs}
+        return {**{side: [t.to_dict() for t in specs] for side, specs in sides.items()}, "probe": self.probe}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SignatureSpec:
+        """Read the JSON form."""
+        inputs, outputs = (tuple(TensorSpec.from_dict(t) for t in data[side]) for side in ("inputs", "outputs"))
+        return cls(inputs, outputs, data["probe"])
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle holds.
 
@@ -105,6 +131,8 @@ class Manifest:
         files: SHA-256 of each file but the manifest.
         tools: Versions of all that took part.
         preprocess: How pictures become inputs, where that is known.
+        signatures: By name, the primary one first, whose inputs and outputs are those of the manifest; empty where
+            the artifact has one or none.
     """
 
     name: str
@@ -119,6 +147,20 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
     preprocess: Preprocess | None = None
+    signatures: Mapping[str, SignatureSpec] = field(default_factory=dict)
+
+    def at(self, signature: str | None) -> Manifest:
+        """Return the manifest with the inputs and outputs of one signature; None takes the primary one.
+
+        Raises:
+            UnknownNameError: If it tells of several signatures, and not of this one.
+        """
+        if signature is None or not self.signatures:
+            return self
+        if signature not in self.signatures:
+            raise UnknownNameError("--signature", signature, self.signatures)
+        found = self.signatures[signature]
+        return replace(self, inputs=found.inputs, outputs=found.outputs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, with the id that its content has."""
@@ -136,6 +178,8 @@ class Manifest:
             "tools": dict(self.tools),
             "files": dict(sorted(self.files.items())),
         }
+        if self.signatures:
+            data["signatures"] = {key: found.to_dict() for key, found in self.signatures.items()}
         return {"id": content_id(data), **data}
 
     @classmethod
@@ -159,6 +203,7 @@ class Manifest:
             files=data["files"],
             tools=data["tools"],
             preprocess=Preprocess.from_dict(data["preprocess"]) if data["preprocess"] else None,
+            signatures={key: SignatureSpec.from_dict(one) for key, one in data.get("signatures", {}).items()},
         )
 
 
@@ -170,8 +215,11 @@ def _check_types(data: Mapping[str, Any]) -> None:
             raise TypeError(f"{key} is no object")
     if not all(isinstance(text, str) for text in (data["name"], *artifact.values(), *files.values())):
         raise TypeError("a name or hash is no text")
-    if not data["inputs"] or not data["outputs"]:
+    signatures = data.get("signatures", {}).values()
+    if not all(one["inputs"] and one["outputs"] for one in (data, *signatures)):
         raise ValueError("it has no inputs or no outputs")
+    if not all(one["probe"] in files for one in signatures):
+        raise ValueError("a signature's probe is none of its files")
 
 
 def content_id(manifest: Mapping[str, Any]) -> str:
@@ -240,9 +288,15 @@ class Bundle:
         path = self.path / LABELS
         return tuple(path.read_text(encoding="utf-8").splitlines()) if LABELS in self.manifest.files else ()
 
-    def probe(self) -> Probe:
-        """Read the golden inputs and outputs."""
-        return Probe.load(self.path / PROBE)
+    def probe(self, signature: str | None = None) -> Probe:
+        """Read the golden inputs and outputs of one signature; None takes the primary one.
+
+        Raises:
+            UnknownNameError: If the bundle tells of several signatures, and not of this one.
+        """
+        self.manifest.at(signature)
+        found = self.manifest.signatures.get(signature or "")
+        return Probe.load(self.path / (found.probe if found else PROBE))
 
     def check(self) -> None:
         """Compare the id and every file's SHA-256 with the manifest.

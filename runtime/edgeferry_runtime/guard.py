@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeferry_runtime.artifact_files import artifact_size
 from edgeferry_runtime.errors import (
@@ -29,6 +30,9 @@ from edgeferry_runtime.onnx_wire import walk_onnx
 from edgeferry_runtime.protobuf import WireError
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
 from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.model import Model
 
 AGAIN = "copy or convert it again"
 CHILD = """
@@ -179,14 +183,22 @@ def _mapped(path: Path) -> int:
 
 
 def _load_and_run(path: str) -> None:
-    """Load an artifact and run it on zeros; that it refuses zeros says nothing about real inputs."""
-    from edgeferry_runtime.feeds import zero_feeds
+    """Load an artifact and run its signatures on zeros; that it refuses zeros says nothing about real inputs."""
     from edgeferry_runtime.model import load
 
     with load(path) as model:
-        feeds = zero_feeds(model.inputs)
-        with contextlib.suppress(EngineError):
-            model.run(feeds, raw=True)
+        _run_on_zeros(model)
+        others = [key for key in model.signatures if key != model.signature]
+    for key in others:
+        with load(path, signature=key) as model:
+            _run_on_zeros(model)
+
+
+def _run_on_zeros(model: Model) -> None:
+    from edgeferry_runtime.feeds import zero_feeds
+
+    with contextlib.suppress(EngineError):
+        model.run(zero_feeds(model.inputs), raw=True)
 
 
 def child(path: str) -> int:

@@ -18,7 +18,7 @@ from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 
-def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
+def load(path: str | os.PathLike[str], *, delegate: str = "cpu", signature: str | None = None) -> Model:
     """Load a bundle or an artifact into its engine.
 
     The file's structure is verified first. A well-formed file can still crash a native engine: put doubtful
@@ -27,6 +27,7 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
     Args:
         path: A bundle's folder, or a ``.tflite`` or ``.onnx`` file.
         delegate: Where to execute: ``cpu``, or ``cpu:THREADS``.
+        signature: Which of an artifact's signatures to run; None takes ``serving_default``, else the first.
 
     Returns:
         The model. A bundle's has the inputs and outputs in the order that its source had them.
@@ -38,6 +39,7 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
         UnknownFormatError: If the file is neither format.
         CorruptFileError: If it is damaged.
         UsageError: If `delegate` is none.
+        UnknownNameError: If there is no such signature.
         MissingExtraError: If the engine is not installed.
         EngineError: If the engine refuses the artifact.
     """
@@ -47,8 +49,8 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
     format_name = check_artifact(artifact)
     if bundle:
         bundle.check_weights()
-    engine = open_engine(format_name, artifact, place)
-    return Model(artifact, format_name, engine, str(place), bundle.manifest if bundle else None)
+    engine = open_engine(format_name, artifact, place, signature)
+    return Model(artifact, format_name, engine, str(place), bundle.manifest.at(signature) if bundle else None)
 
 
 class Model:
@@ -61,7 +63,7 @@ class Model:
         format_name: ``tflite`` or ``onnx``.
         engine: The engine that holds it.
         delegate: Where it executes.
-        manifest: The bundle's, whose order of inputs and outputs is the source's.
+        manifest: The bundle's at the signature that runs, whose order of inputs and outputs is the source's.
 
     Attributes:
         path: The artifact.
@@ -71,6 +73,8 @@ class Model:
         delegate: Where it executes.
         inputs: Name, shape, stored dtype and quantization of each input.
         outputs: The same of each output.
+        signature: The name of the signature that runs; empty where the artifact has none.
+        signatures: The names of all its signatures; `load` takes one of them.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class Model:
         self.engine = engine.name
         self.engine_version = engine.version
         self.delegate = delegate
+        self.signature, self.signatures = engine.signature, engine.signatures
         self.inputs = _ordered(path, engine.inputs, manifest.inputs if manifest else engine.inputs)
         self.outputs = _ordered(path, engine.outputs, manifest.outputs if manifest else engine.outputs)
         self._slots = {spec.name: slot for slot, spec in enumerate(engine.inputs)}

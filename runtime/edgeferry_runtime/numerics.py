@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,10 @@ class OutputError:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, in which None stands for what is not finite: an SNR of equal outputs, a NaN."""
         return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in asdict(self).items()}
+
+    def of(self, signature: str | None) -> OutputError:
+        """Return the same under a name that tells the signature too; None leaves the name."""
+        return self if signature is None else replace(self, name=f"{signature}: {self.name}")
 
 
 @dataclass(frozen=True)

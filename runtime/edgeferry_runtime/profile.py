@@ -16,7 +16,8 @@ class Profile:
     """Latency keys follow LiteRT's benchmark result; all `_ms` are milliseconds, all `_bytes` bytes.
 
     Attributes:
-        artifact: name, format, precision, bundle id (None for a bare artifact), size_bytes, sha256.
+        artifact: name, format, precision, bundle id (None for a bare artifact), size_bytes, sha256; where it has
+            several signatures, which one was measured.
         engine: name, version, delegate.
         device: The device's name; ``local`` for this machine.
         machine: Board, architecture, cores, Python, memory: what does not change while it runs.

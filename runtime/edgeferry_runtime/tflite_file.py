@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from edgeferry_runtime.errors import UnknownNameError
 from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError, Layouts, Table, parse_layouts, verify
 from edgeferry_runtime.tflite_schema import SCHEMA
 
@@ -46,6 +47,19 @@ class TfliteFile:
         """The signature ``serving_default``, else the first one."""
         named = (s for s in self.signatures if s.key == "serving_default")
         return next(named, self.signatures[0] if self.signatures else None)
+
+    def choose(self, key: str | None) -> Signature | None:
+        """Return the signature of that name; None takes the primary one.
+
+        Raises:
+            UnknownNameError: If there is no such signature.
+        """
+        if key is None:
+            return self.primary
+        found = {signature.key: signature for signature in self.signatures}
+        if key not in found:
+            raise UnknownNameError("--signature", key, found or ["none: the file has no signature"])
+        return found[key]
 
 
 def verify_tflite(data: Buffer) -> None:

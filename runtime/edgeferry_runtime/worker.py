@@ -17,27 +17,32 @@ import numpy as np
 
 from edgeferry_runtime.bundle import Bundle, Probe
 from edgeferry_runtime.errors import EdgeferryError, EngineCrashError, EngineError
-from edgeferry_runtime.numerics import compare_output
+from edgeferry_runtime.numerics import OutputError, compare_output
 from edgeferry_runtime.wire import claim_stdout, encode_error
 
 
 def probe(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a bundle's probe and compare every output with the golden one."""
+    """Run a bundle's probe and compare every output with the golden one; of several signatures each."""
     bundle = Bundle.open(request["bundle"])
-    golden = bundle.probe()
     started = time.perf_counter()
-    with bundle.load() as model:
-        answers = [model.run(feeds) for feeds in golden.feeds()]
-        engine = {"name": model.engine, "version": model.engine_version}
-    figures = [
-        compare_output(name, reference, np.stack([answer[name] for answer in answers]))
-        for name, reference in golden.outputs.items()
-    ]
+    figures: list[OutputError] = []
+    samples = 0
+    for signature in bundle.manifest.signatures or (None,):
+        golden = bundle.probe(signature)
+        with bundle.load(signature=signature) as model:
+            answers = [model.run(feeds) for feeds in golden.feeds()]
+            engine = {"name": model.engine, "version": model.engine_version}
+        found = (
+            compare_output(name, reference, np.stack([answer[name] for answer in answers]))
+            for name, reference in golden.outputs.items()
+        )
+        figures += [figure.of(signature) for figure in found]
+        samples += len(golden)
     return {
         "figures": [f.to_dict() for f in figures],
         "violations": [v for f in figures for v in bundle.manifest.tolerance.violations(f)],
         "engine": engine,
-        "samples": len(golden),
+        "samples": samples,
         "seconds": time.perf_counter() - started,
     }
 
@@ -45,7 +50,7 @@ def probe(request: Mapping[str, Any]) -> dict[str, Any]:
 def run(request: Mapping[str, Any]) -> dict[str, Any]:
     """Run a bundle once on the arrays of one file, and write its outputs to another."""
     feeds = Probe.load(Path(request["feeds"])).inputs
-    with Bundle.open(request["bundle"]).load() as model:
+    with Bundle.open(request["bundle"]).load(signature=request.get("signature")) as model:
         outputs = model.run(feeds, raw=request["raw"])
     Probe({}, outputs).save(Path(request["outputs"]))
     return {}

@@ -40,6 +40,7 @@ def artifacts(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dic
         "pair.tflite": tiny.tflite_pair(),
         "dense.tflite": tiny.tflite_dense(16, 2),
         "second.tflite": tiny.tflite_second_subgraph(),
+        "two.tflite": tiny.tflite_two_signatures(),
         "double.onnx": tiny.onnx_double(),
         "batch.onnx": tiny.onnx_double(dynamic=True),
         "int8.onnx": tiny.onnx_identity_int8(),

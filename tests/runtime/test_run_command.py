@@ -119,14 +119,14 @@ def test_a_device_gets_feeds_made_here(ferry, make_bundle, x: Path, monkeypatch:
     bundle = make_bundle("int8.onnx")
     seen = {}
 
-    def run_on_device(target, device, feeds, raw, say):
-        seen.update(target=target, device=device, feeds=feeds, raw=raw)
+    def run_on_device(target, device, feeds, raw, say, signature):
+        seen.update(target=target, device=device, feeds=feeds, raw=raw, signature=signature)
         return {"y": np.float32([[0.5]])}
 
     monkeypatch.setattr(command, "resolve", lambda module, name: {"run_on_device": run_on_device}[name])
     code, out, _ = ferry("run", bundle.path, "--device", "shelf", "--input", x)
     assert (code, out) == (0, "y  float32[1x1]\n  0.5\n")
-    assert (seen["target"], seen["device"], seen["raw"]) == (bundle.path, "shelf", False)
+    assert (seen["target"], seen["device"], seen["raw"], seen["signature"]) == (bundle.path, "shelf", False, None)
     assert seen["feeds"]["x"].tolist() == [[1, 2, 3, 4]]
     assert cli.resolve is not command.resolve
 

@@ -18,6 +18,7 @@ class Graph:
 
     def __init__(self) -> None:
         self.earlier: list[schema.SubGraphT] = []
+        self.signatures: list[schema.SignatureDefT] = []
         self.subgraph = schema.SubGraphT()
         self.subgraph.tensors, self.subgraph.operators = [], []
         self.codes: list[schema.OperatorCodeT] = []
@@ -61,16 +62,16 @@ class Graph:
         model.version, model.subgraphs, model.description = 3, [*self.earlier, self.subgraph], "tiny"
         model.operatorCodes, model.buffers = self.codes, self.buffers
         if signature:
-            model.signatureDefs = [_signature(*signature)]
-            model.signatureDefs[0].subgraphIndex = len(model.subgraphs) - 1
+            model.signatureDefs = [*self.signatures, _signature(*signature)]
+            model.signatureDefs[-1].subgraphIndex = len(model.subgraphs) - 1
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
 
 
-def _signature(inputs: dict[str, int], outputs: dict[str, int]) -> schema.SignatureDefT:
+def _signature(inputs: dict[str, int], outputs: dict[str, int], key: str = "serving_default") -> schema.SignatureDefT:
     found = schema.SignatureDefT()
-    found.signatureKey = "serving_default"
+    found.signatureKey = key
     found.inputs, found.outputs = [], []
     for side, names in ((found.inputs, inputs), (found.outputs, outputs)):
         for name, index in names.items():
@@ -125,6 +126,18 @@ def tflite_second_subgraph() -> bytes:
     question, answer = graph.tensor("q", (1, 4)), graph.tensor("a", (1, 4))
     _binary(graph, "add", question, question, answer)
     return graph.file((question,), (answer,), ({"question": question}, {"answer": answer}))
+
+
+def tflite_two_signatures() -> bytes:
+    """The signatures ``double``, ``y = x + x``, and ``zero``, ``answer = question - question``, one subgraph each."""
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    _binary(graph, "add", x, x, y)
+    graph.next_subgraph((x,), (y,))
+    question, answer = graph.tensor("q", (2, 3)), graph.tensor("a", (2, 3))
+    _binary(graph, "sub", question, question, answer)
+    graph.signatures = [_signature({"x": x}, {"y": y}, "double")]
+    return graph.file((question,), (answer,), ({"question": question}, {"answer": answer}, "zero"))
 
 
 def tflite_dense(width: int, layers: int) -> bytes:

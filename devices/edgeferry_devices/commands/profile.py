@@ -24,6 +24,7 @@ HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "fi
 @click.option("--min-secs", type=float, default=1.0, show_default=True, help="Seconds to measure at least.")
 @click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop anyway.")
 @click.option("--delegate", metavar="cpu[:THREADS]", default="cpu", show_default=True, help="Where to execute.")
+@click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @json_option
 @click.pass_context
 def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_json: bool, **options: Any) -> None:

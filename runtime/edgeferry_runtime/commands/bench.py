@@ -18,6 +18,7 @@ from edgeferry_runtime.commands.output import emit, json_option, say
 @click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop anyway.")
 @click.option("--delegate", metavar="cpu[:THREADS]", default="cpu", show_default=True, help="Where to execute.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs, where there is no probe.")
+@click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @json_option
 def bench(target: Path, as_json: bool, **options: Any) -> None:
     """Measure a bundle or artifact on this machine.

@@ -53,7 +53,8 @@ def size(count: float | None) -> str:
 def _artifact(artifact: Mapping[str, Any]) -> str:
     words = [artifact["name"], artifact["format"], artifact["precision"], size(artifact["size_bytes"])]
     bundle = f"bundle {artifact['bundle'][:12]}" if artifact["bundle"] else None
-    return ", ".join(word for word in (*words, bundle) if word)
+    signature = f"signature {artifact['signature']}" if "signature" in artifact else None
+    return ", ".join(word for word in (*words, bundle, signature) if word)
 
 
 def _machine(profile: Profile) -> str:

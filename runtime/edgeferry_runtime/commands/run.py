@@ -28,6 +28,7 @@ class Request:
     raw: bool
     device: str | None
     delegate: str | None
+    signature: str | None
 
 
 @click.command("run")
@@ -42,6 +43,7 @@ class Request:
 @click.option("--raw", is_flag=True, help="Feed and print stored integers instead of real values.")
 @click.option("--device", metavar="NAME", help="Run on a device instead of here.")
 @click.option("--delegate", metavar="cpu[:THREADS]", help="Where to execute.  [default: cpu]")
+@click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write the outputs there as well.")
 @json_option
@@ -72,7 +74,10 @@ def _run_here(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
 
     delegate = str(Delegate.parse(asked.delegate or "cpu"))
     bundle = check_target(asked.target)
-    with load(asked.target, delegate=delegate) as model:
+    with load(asked.target, delegate=delegate, signature=asked.signature) as model:
+        others = [key for key in model.signatures if key != model.signature]
+        if others and asked.signature is None:
+            say(f"running the signature {model.signature}; others: {', '.join(others)}")
         feeds = _feeds(asked, model.inputs, bundle)
         labels = bundle.labels if bundle else artifact_labels(asked.target, model.format)
         return labels, model.run(feeds, raw=asked.raw)
@@ -88,8 +93,8 @@ def _run_there(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
     run_on_device = resolve("edgeferry_devices.running", "run_on_device")
     bundle = Bundle.open(asked.target)
     bundle.check()
-    feeds = _feeds(asked, bundle.manifest.inputs, bundle)
-    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say)
+    feeds = _feeds(asked, bundle.manifest.at(asked.signature).inputs, bundle)
+    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say, asked.signature)
 
 
 def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:
@@ -101,7 +106,7 @@ def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None)
     if bundle is None:
         raise UsageError(asked.target, "is a bare artifact, which has no probe", "give --input FILE")
     say("no --input: running the first sample of the bundle's probe")
-    probe = next(bundle.probe().feeds())
+    probe = next(bundle.probe(asked.signature).feeds())
     return stored(probe, specs) if asked.raw else probe
 
 

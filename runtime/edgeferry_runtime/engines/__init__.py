@@ -58,12 +58,16 @@ class Engine(Protocol):
         version: Its version.
         inputs: The artifact's inputs in the order that `run` takes them.
         outputs: The artifact's outputs in the order that `run` gives them.
+        signature: The name of the signature that inputs, outputs and `run` belong to; empty where there is none.
+        signatures: The names of all signatures in the artifact.
     """
 
     name: str
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    signature: str
+    signatures: tuple[str, ...]
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         """Execute once on stored values that already fit `inputs`; the outputs belong to the caller."""
@@ -76,23 +80,26 @@ MODULES: Mapping[str, str] = {
 }
 """The module of the engine for each artifact format.
 
-It defines ``open_engine(path, delegate) -> Engine``, which loads a verified artifact, and ``import_engine(path)``.
+It defines ``open_engine(path, delegate, signature) -> Engine``, which loads a verified artifact, and
+``import_engine(path)``.
 """
 
 
-def open_engine(format_name: str, path: Path, delegate: Delegate) -> Engine:
+def open_engine(format_name: str, path: Path, delegate: Delegate, signature: str | None = None) -> Engine:
     """Load an artifact into the engine of its format.
 
     Args:
         format_name: ``tflite`` or ``onnx``.
         path: The artifact.
         delegate: Where to execute.
+        signature: Which of the artifact's signatures to run; None takes the primary one.
 
     Raises:
+        UnknownNameError: If the artifact has no such signature.
         MissingExtraError: If the engine is not installed.
         EngineError: If it refuses the artifact.
     """
-    engine: Engine = importlib.import_module(MODULES[format_name]).open_engine(path, delegate)
+    engine: Engine = importlib.import_module(MODULES[format_name]).open_engine(path, delegate, signature)
     return engine
 
 

@@ -58,22 +58,27 @@ class LiteRTEngine:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     run: Run
+    signature: str = ""
+    signatures: tuple[str, ...] = ()
 
 
-def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
+def open_engine(path: Path, delegate: Delegate, chosen: str | None = None) -> LiteRTEngine:
     """Load a verified ``.tflite`` file.
 
     Args:
         path: The artifact.
         delegate: Where to execute.
+        chosen: The signature to run; None takes the primary one.
 
     Raises:
+        UnknownNameError: If the file has no such signature.
         MissingExtraError: If none of the packages is installed.
         EngineError: If the interpreter refuses the file.
     """
     package = import_engine(path)
     with map_file(path) as data:
-        signature = read_tflite(data).primary
+        found = read_tflite(data)
+    signature = found.choose(chosen)
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,7 +91,9 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
     else:
         run = _main_call(path, interpreter, inputs, outputs)
-    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), run)
+    keys = tuple(entry.key for entry in found.signatures)
+    key = signature.key if signature else ""
+    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), run, key, keys)
 
 
 def _specs(ports: Sequence[Port]) -> tuple[TensorSpec, ...]:

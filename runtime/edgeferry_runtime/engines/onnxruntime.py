@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeferry_runtime.engines import Delegate
-from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError
+from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError, UnknownNameError
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
 
@@ -49,22 +49,30 @@ class OnnxRuntimeEngine:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     run: Callable[[Sequence[Array]], list[Array]]
+    signature: str = ""
+    signatures: tuple[str, ...] = ()
 
 
-def open_engine(path: Path, delegate: Delegate, *, prepack: bool = True) -> OnnxRuntimeEngine:
+def open_engine(
+    path: Path, delegate: Delegate, signature: str | None = None, *, prepack: bool = True
+) -> OnnxRuntimeEngine:
     """Load a verified ``.onnx`` file.
 
     Args:
         path: The artifact.
         delegate: Where to execute.
+        signature: None, because an ONNX file has one graph and no signatures.
         prepack: Whether weights are copied into the order that the kernels like best. Without, those in a file
             beside the artifact stay there, mapped: they load at once and take no memory that others could not have.
 
     Raises:
+        UnknownNameError: For any signature.
         MissingExtraError: If ONNX Runtime is not installed.
         CorruptFileError: If the file's quantization metadata cannot be read.
         EngineError: If ONNX Runtime refuses the file.
     """
+    if signature is not None:
+        raise UnknownNameError("--signature", signature, ["none: an ONNX file has no signatures"])
     runtime = import_engine(path)
     refusals = _refusals(runtime)
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeferry_converter.inspection.report import Inspection, Layer, Operator
 from edgeferry_runtime.bundle import Bundle, is_bundle
-from edgeferry_runtime.errors import UnknownFormatError, UsageError
+from edgeferry_runtime.errors import UsageError
 
 __all__ = ["Inspection", "Layer", "Operator", "inspect"]
 
@@ -16,7 +16,8 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     """Read what a file alone tells: tensors, operators, parameters, multiply-accumulates, precision, memory.
 
     Args:
-        path: A ``.tflite``, ``.onnx``, ``.keras`` or ``.h5`` file, or a bundle, whose artifact is read.
+        path: A ``.tflite``, ``.onnx``, ``.keras`` or ``.h5`` file, a SavedModel folder, an exported program,
+            TorchScript, or a bundle, whose artifact is read. Only TorchScript is loaded by its framework.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -38,16 +39,19 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
 
 
 def _read(found: str, file: Path) -> Inspection:
+    """Read a file by the module that knows its format, importing no other."""
     if found == "tflite":
-        from edgeferry_converter.inspection.tflite import inspect_tflite
-
-        return inspect_tflite(file)
-    if found == "onnx":
-        from edgeferry_converter.inspection.onnx import inspect_onnx
-
-        return inspect_onnx(file)
-    if found in ("keras", "h5"):
+        from edgeferry_converter.inspection.tflite import inspect_tflite as read
+    elif found == "onnx":
+        from edgeferry_converter.inspection.onnx import inspect_onnx as read
+    elif found == "savedmodel":
+        from edgeferry_converter.inspection.savedmodel import inspect_savedmodel as read
+    elif found == "exported":
+        from edgeferry_converter.inspection.exported import inspect_exported as read
+    elif found == "torchscript":
+        from edgeferry_converter.inspection.torchscript import inspect_torchscript as read
+    else:
         from edgeferry_converter.inspection.keras import inspect_keras
 
         return inspect_keras(file, found)
-    raise UnknownFormatError(file, f"is {found}, which only its framework can look into", "convert it, inspect that")
+    return read(file)

@@ -16,7 +16,7 @@ BITS = {
 }  # fmt: skip
 """Size of one element, by the name of its dtype; others have none that is known."""
 
-CASTS = frozenset({"DEQUANTIZE", "DequantizeLinear"})
+CASTS = frozenset({"DEQUANTIZE", "DequantizeLinear", "com.microsoft.DequantizeLinear"})
 """Operators that give stored integers or halves as real values; only their first input is data."""
 
 

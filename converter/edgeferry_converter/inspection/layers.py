@@ -10,6 +10,13 @@ from edgeferry_converter.inspection.report import Layer
 LAYOUTS = ((0, 2, 3, 1), (0, 3, 1, 2), (0, 2, 1), (0, 2, 3, 4, 1), (0, 4, 1, 2, 3))
 """Permutations between channels first and channels last."""
 
+ONNX_CASTS = {f"{domain}{kind}Linear" for domain in ("", "com.microsoft.") for kind in ("Quantize", "Dequantize")}
+SCALES = {"com.microsoft.MatMulNBits": (2, 3, 4)}
+"""Where an operator takes scales, zero points and an order of groups."""
+
+INT8_ACTIVATIONS = 4
+"""The ``accuracy_level`` of ONNX Runtime's MatMulNBits that quantizes the activations."""
+
 Macs = Callable[[Graph, Node], "int | None"]
 """Counts the multiply-accumulates of one node; None where a shape is unknown."""
 
@@ -46,9 +53,10 @@ def stray_transposes(graph: Graph) -> tuple[str, ...]:
 
 
 def _weights(graph: Graph, node: Node) -> list[Value]:
-    """Return the constants that a node computes with; shapes, indices and zero points are none."""
-    inputs = node.inputs[:1] if node.operator in CASTS else node.inputs
-    keys = dict.fromkeys(key for name in inputs if name for key in graph.constants(name))
+    """Return the constants that a node computes with; shapes, indices, scales and zero points are none."""
+    inputs = [key for i, key in enumerate(node.inputs) if key and i not in SCALES.get(node.operator, ())]
+    inputs = inputs[:1] if node.operator in CASTS else inputs
+    keys = dict.fromkeys(key for name in inputs for key in graph.constants(name))
     return [graph.values[key] for key in keys if _is_weight(graph.values[key])]
 
 
@@ -61,15 +69,32 @@ def _is_weight(value: Value) -> bool:
 
 
 def _activation(graph: Graph, node: Node) -> str:
-    """Return the dtype of the first input that changes from run to run, as it is stored before a cast."""
+    """Return what the first input that changes from run to run is computed with.
+
+    That is its dtype, or the one that it is stored in before a cast. Where the node has constants that no cast gives,
+    it computes with what the cast gives; and an operator may quantize its input itself.
+    """
     flowing = [key for key in node.inputs if key and key not in graph.fixed] or list(node.outputs)
     if not flowing:
         return ""
     key = flowing[0]
+    if node.options.get("accuracy_level") == INT8_ACTIVATIONS:
+        return "int8"
     maker = graph.makers.get(key)
-    if maker and maker.operator == "DequantizeLinear" and node.operator not in ("QuantizeLinear", "DequantizeLinear"):
+    if maker and maker.operator in ONNX_CASTS and node.operator not in ONNX_CASTS:
+        if any(_is_plain(graph, other) for other in node.inputs):
+            return "float32"
         key = maker.inputs[0]
     return graph.values[key].dtype if key in graph.values else ""
+
+
+def _is_plain(graph: Graph, key: str) -> bool:
+    """Tell whether an input is several float constants, or a cast of some that is not from integers."""
+    if key not in graph.fixed or ((maker := graph.makers.get(key)) and maker.operator in ONNX_CASTS):
+        return False
+    return any(
+        graph.values[c].dtype.startswith("float") and (graph.values[c].elements or 0) > 1 for c in graph.constants(key)
+    )
 
 
 def _shape(graph: Graph, node: Node) -> tuple[int, ...] | None:

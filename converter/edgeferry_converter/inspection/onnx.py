@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ QUANTIZATION = "edgeferry.quantization"
 OWN = ("", "ai.onnx", "ai.onnx.ml")
 """The domains of ONNX itself."""
 
-OPTIONS = ("perm", "transA", "K", "N", "direction", "hidden_size")
+OPTIONS = ("perm", "transA", "K", "N", "direction", "hidden_size", "bits", "accuracy_level")
 """The attributes that MACs and layout are computed from."""
 
 
@@ -92,6 +93,7 @@ def _read(graph: Any, outer: Mapping[str, Value]) -> Graph:
             values[node.output[0]] = _constant(node.output[0], tensor)
         elif node.op_type != "Constant":
             nodes.append(_node(node, i))
+    values |= {node.inputs[1]: _unpacked(values[node.inputs[1]], node) for node in nodes if _is_packed(node, values)}
     constants = {t.name for t in graph.initializer}
     inputs = tuple(v.name for v in graph.input if v.name not in constants)
     known = {key for node in nodes for key in (*node.inputs, *node.outputs) if key}
@@ -117,6 +119,16 @@ def _constant(name: str, tensor: Any) -> Value:
     value = Value(name, tuple(tensor.dims), _dtype(tensor.data_type))
     stored = -(-(value.elements or 0) * BITS.get(value.dtype, 0) // 8)
     return Value(name, value.shape, value.dtype, stored=stored, buffer=name)
+
+
+def _is_packed(node: Node, values: Mapping[str, Value]) -> bool:
+    return node.operator == "com.microsoft.MatMulNBits" and node.inputs[1] in values
+
+
+def _unpacked(value: Value, node: Node) -> Value:
+    """Describe a matrix that a node reads as bytes by what is packed into them."""
+    width, depth, bits = (int(str(node.options.get(key, 0))) for key in ("N", "K", "bits"))
+    return replace(value, shape=(width, depth), dtype=f"int{bits}")
 
 
 def _node(node: Any, index: int) -> Node:

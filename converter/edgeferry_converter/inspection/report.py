@@ -66,9 +66,9 @@ class Inspection:
 
     Attributes:
         path: The file or folder.
-        format: ``tflite``, ``onnx``, ``keras``, ``h5``, ``savedmodel`` or ``exported``.
+        format: ``tflite``, ``onnx``, ``keras``, ``h5``, ``savedmodel``, ``exported`` or ``torchscript``.
         size: Bytes on disk.
-        inputs: Names, shapes, dtypes and scales.
+        inputs: Names, shapes, dtypes and scales. A dtype of "" means that the file tells neither dtype nor shape.
         outputs: Likewise.
         layers: Every operation, in the order of execution.
         arena_bytes: Estimate of the memory for activations; None where it cannot be told.

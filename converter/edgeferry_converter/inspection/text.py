@@ -64,7 +64,12 @@ def _sides(found: Inspection) -> tuple[tuple[str, tuple[TensorSpec, ...]], ...]:
 
 
 def _border(spec: TensorSpec) -> tuple[str, str, str, str]:
-    return shorten(spec.name, 32), spec.dtype, _shape(spec.shape), _scale(spec.quantization)
+    return (
+        shorten(spec.name, 32),
+        spec.dtype or "?",
+        _shape(spec.shape if spec.dtype else None),
+        _scale(spec.quantization),
+    )
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -47,10 +47,9 @@ def open_source(spec: SourceSpec) -> Source:
         UsageError: If the shape of an input was not given.
         ConversionError: If it takes something else than tensors, or keeps state between calls.
     """
-    torch = require(spec.path, "torch", "torch")
-    _check_code(spec.path)
-    with foreign(spec.path, "torch.jit could not load it", AGAIN, ArtifactError):
-        script = torch.jit.load(str(spec.path), map_location="cpu").eval()
+    script = load_script(spec.path)
+    import torch
+
     names = _parameters(spec.path, script)
     check_shape_names(spec.shapes, names)
     examples = {name: filled(shape, torch.float32) for name, shape in _shapes(spec, names).items()}
@@ -59,6 +58,20 @@ def open_source(spec: SourceSpec) -> Source:
     call = call_by_name(script, examples, positional=names)
     outputs = observed_outputs(spec, call, inputs)
     return TorchScriptSource((spec.path, "torchscript"), call, inputs, outputs)
+
+
+def load_script(path: Path) -> Any:
+    """Load a file whose code was checked; the module is ready for inference.
+
+    Raises:
+        UnsafeFileError: If its code could reach files, the network or compiled classes.
+        CorruptFileError: If it is damaged.
+        ArtifactError: If this PyTorch cannot load it.
+    """
+    torch = require(path, "torch", "torch")
+    _check_code(path)
+    with foreign(path, "torch.jit could not load it", AGAIN, ArtifactError):
+        return torch.jit.load(str(path), map_location="cpu").eval()
 
 
 class TorchScriptSource(TorchSource):

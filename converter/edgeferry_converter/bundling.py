@@ -14,7 +14,7 @@ from edgeferry_converter.data import declared_range
 from edgeferry_converter.quantize import tflite_recipe
 from edgeferry_converter.sources import Source
 from edgeferry_runtime import __version__
-from edgeferry_runtime.artifact_files import sha256_file
+from edgeferry_runtime.artifact_files import artifact_sha256, companions, sha256_file
 from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, write_bundle
 from edgeferry_runtime.errors import DataError, MissingFileError
 from edgeferry_runtime.numerics import OutputError, is_distribution
@@ -80,6 +80,8 @@ def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -
 
     def fill(parts: Path) -> None:
         shutil.copyfile(artifact, parts / artifact.name)
+        for file in companions(artifact):
+            shutil.move(file, parts / file.name)
         beside = artifact.with_name(tflite_recipe.FILE)
         if beside.is_file():
             shutil.copyfile(beside, parts / beside.name)
@@ -97,7 +99,7 @@ def _describe(plan: ConversionPlan, source: Source) -> dict[str, Any]:
         "name": f"{spec.path.name}:{spec.factory}" if spec.factory else spec.path.name,
         "format": plan.format,
         "framework": source.framework,
-        "sha256": hash_source(spec.path),
+        "sha256": artifact_sha256(spec.path) if plan.format == "onnx" else hash_source(spec.path),
     }
     if source.notes:
         described["notes"] = list(source.notes)

@@ -27,6 +27,7 @@ from edgeferry_converter.recipe import Recipe, check_keys, plain_name
 from edgeferry_converter.sources import HINTED, Source, SourceSpec, detect, open_source
 from edgeferry_converter.sources.options import with_options
 from edgeferry_converter.verification import check, compare, record
+from edgeferry_runtime.artifact_files import artifact_size, companions
 from edgeferry_runtime.bundle import Bundle, Probe, check_output
 from edgeferry_runtime.errors import (
     ConversionError,
@@ -186,13 +187,15 @@ def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
         proof = replace(
             proof,
             origin=origin,
-            float_bytes=float_file.stat().st_size,
+            float_bytes=artifact_size(float_file),
             tools={**proof.tools, **outcome.tools},
             layers=outcome.layers,
             calibration=_describe(plan, calibration, method) if calibration is not None else {},
             warnings=tuple(warnings),
         )
-        return bundle(plan, source, artifact, proof)
+        large = bool(companions(artifact))
+        with _step(progress, "write the bundle") if large else contextlib.nullcontext():
+            return bundle(plan, source, artifact, proof)
 
 
 def _description(plan: ConversionPlan) -> Description:
@@ -240,11 +243,12 @@ def _make_artifact(
         The float file, the artifact, what was done, and by which calibration method.
     """
     recipe = plan.recipe
-    lowered, artifact = way.folder / f"float.{recipe.to}", way.folder / f"model.{recipe.to}"
+    quantized = recipe.quantize != "none" or bool(recipe.override)
+    artifact = way.folder / f"model.{recipe.to}"
+    lowered = way.folder / f"float.{recipe.to}" if quantized else artifact
     with _step(progress, f"lower to {recipe.to}"):
         source.lower(recipe.to, lowered)
-    if recipe.quantize == "none" and not recipe.override:
-        artifact = lowered.rename(artifact)
+    if not quantized:
         return artifact, artifact, Outcome({}), {}
     with _step(progress, f"quantize to {recipe.quantize}"):
         job = Job(

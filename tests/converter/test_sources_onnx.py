@@ -11,7 +11,7 @@ import pytest
 import edgeferry_runtime
 from edgeferry_converter import convert
 from edgeferry_converter.sources import SourceSpec, onnx_upgrade, open_source
-from edgeferry_runtime.errors import ArtifactError, ConversionError, CorruptFileError, UnknownNameError, UsageError
+from edgeferry_runtime.errors import ArtifactError, CorruptFileError, UnknownNameError, UsageError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -90,14 +90,6 @@ def test_external_data_outside_the_folder(tmp_path: Path) -> None:
     path.write_bytes(model.SerializeToString())
     with pytest.raises(CorruptFileError, match=r"keeps weights outside its folder, at '\.\./w\.bin'"):
         open_source(SourceSpec(path))
-
-
-def test_more_than_one_file_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeferry_converter.sources.onnx.LARGEST", 10)
-    source = open_source(SourceSpec(dense(tmp_path / "m.onnx")))
-    with pytest.raises(ConversionError, match="one ONNX file can hold"):
-        source.lower("onnx", tmp_path / "new.onnx")
-    assert not (tmp_path / "new.onnx").exists()
 
 
 def test_shapes_pin_dynamic_axes(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edgeferry_converter.quantize.support import ACTIVATIONS, IO_DTYPES
 from edgeferry_converter.quiet import loud
 from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
 from edgeferry_converter.repro import reporting
+from edgeferry_runtime.artifact_files import artifact_size
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.commands.figures_text import decibels, figures_table
 from edgeferry_runtime.commands.output import emit, json_option, say
@@ -120,7 +121,7 @@ def _progress(verbose: bool) -> Iterator[Any]:
 def _report(bundle: Bundle) -> None:
     manifest = bundle.manifest
     click.echo(figures_table(manifest.verification["outputs"]))
-    size, whole = bundle.artifact.stat().st_size, manifest.verification["float_bytes"]
+    size, whole = artifact_size(bundle.artifact), manifest.verification["float_bytes"]
     click.echo(f"\n{manifest.artifact}: {size:,} B, {size / whole:.0%} of the float artifact's {whole:,} B")
     for note in manifest.source.get("notes", ()):
         click.echo(f"note: {note}")

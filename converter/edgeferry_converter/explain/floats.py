@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from edgeferry_runtime.artifact_files import sha256_file
+from edgeferry_runtime.artifact_files import artifact_sha256, companions, sha256_file
 
 KEPT_BYTES = 2 * 2**30
 
@@ -27,11 +27,12 @@ def folder() -> Path:
 def keep(artifact: Path) -> str:
     """Keep a copy of a float artifact, readable by its owner alone; return its SHA-256 as 64 hex digits.
 
-    Where the folder cannot be written, or the file alone is larger than all that may be kept, nothing is kept.
+    Where the folder cannot be written, or the file alone is larger than all that may be kept, nothing is kept; nor
+    is one of several files, which is larger still.
     """
-    sha256 = sha256_file(artifact)
+    sha256 = artifact_sha256(artifact)
     target = _place(sha256, artifact.suffix)
-    if artifact.stat().st_size > KEPT_BYTES:
+    if companions(artifact) or artifact.stat().st_size > KEPT_BYTES:
         return sha256
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -46,10 +46,12 @@ def describe(artifact: Path, description: Description, source: Path | None = Non
     from edgeferry_converter.metadata import onnx, tflite
 
     known = bool(description.labels or description.preprocess)
-    content = artifact.read_bytes()
-    if content[4:8] == b"TFL3":
+    with artifact.open("rb") as stream:
+        is_tflite = stream.read(8)[4:] == b"TFL3"
+    if is_tflite:
+        content = artifact.read_bytes()
         done = tflite.embed(content, description) if known else tflite.carry(content, source)
-    else:
-        done = onnx.embed(artifact, description) if known else content
-    if done is not content:
-        artifact.write_bytes(done)
+        if done is not content:
+            artifact.write_bytes(done)
+    elif known:
+        artifact.write_bytes(onnx.embed(artifact, description))

@@ -33,11 +33,11 @@ class ArtifactSource:
     Args:
         path: The file.
         model: The file, loaded.
-        normalize: Returns the content of the artifact that `lower` writes.
+        normalize: Returns the content of the artifact that `lower` writes; a subclass may give it more to do.
         tools: Versions of the packages that `normalize` needs.
     """
 
-    def __init__(self, path: Path, model: Model, normalize: Callable[[Path], Any], tools: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, model: Model, normalize: Callable[..., Any], tools: Mapping[str, str]) -> None:
         self.path, self.format = path, model.format
         self.framework = f"{model.engine} {model.engine_version}"
         self.tools: Mapping[str, str] = tools
@@ -55,8 +55,7 @@ class ArtifactSource:
         """Write a copy of the file."""
         if to not in self.lowers_to:
             raise UnknownNameError(f"--to (from {self.path.name})", to, self.lowers_to)
-        path.write_bytes(self._content())
+        self._write(path)
 
-    def _content(self) -> bytes:
-        content: bytes = self._normalize(self.path)
-        return content
+    def _write(self, path: Path) -> None:
+        path.write_bytes(self._normalize(self.path))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from edgeferry_converter import onnx_file
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources import Source, SourceSpec
 from edgeferry_converter.sources.artifact import ArtifactSource, load_doubtful
@@ -14,11 +15,11 @@ from edgeferry_converter.sources.detection import AGAIN
 from edgeferry_converter.sources.finite import check_finite
 from edgeferry_converter.sources.tensors import Shapes, with_shapes
 from edgeferry_converter.sources.versions import versions
-from edgeferry_runtime.errors import ConversionError, CorruptFileError
+from edgeferry_runtime.errors import CorruptFileError
 from edgeferry_runtime.tensors import Array
 
-LARGEST = 2**31 - 2**20
-"""Bytes that one ONNX file can hold: protobuf ends at 2 GiB."""
+if TYPE_CHECKING:
+    from edgeferry_runtime.model import Model
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -33,9 +34,10 @@ def open_source(spec: SourceSpec) -> Source:
     onnx = require(spec.path, "quantize", "onnx")
     with foreign(spec.path, "the ONNX checker refused it", AGAIN, CorruptFileError):
         onnx.checker.check_model(str(spec.path))
-        graph = onnx.load(str(spec.path), load_external_data=False).graph
+        graph = onnx.load(str(spec.path), load_external_data=False)
+        large = onnx_file.size(graph) > onnx_file.LARGEST
     check_finite(spec.path, _weights(spec.path, graph), masks=True)
-    model = load_doubtful(spec.path)
+    model = _load_large(spec.path) if large else load_doubtful(spec.path)
     source = OnnxSource(spec.path, model, partial(_normalize, spec.shapes), versions("onnx"))
     source.inputs = with_shapes(source.inputs, spec.shapes)
     return source
@@ -51,35 +53,61 @@ class OnnxSource(ArtifactSource):
 
     _note = ""
 
-    def _content(self) -> bytes:
-        content: bytes
-        content, self._note = self._normalize(self.path)
-        return content
+    def _write(self, path: Path) -> None:
+        self._note = self._normalize(self.path, path)
 
 
-def _weights(path: Path, graph: Any) -> Iterator[tuple[str, Array]]:
+def _load_large(path: Path) -> Model:
+    """Load a model whose weights shall stay in their file: it is kept beside the artifact that is made of it."""
+    from edgeferry_runtime.engines import Delegate
+    from edgeferry_runtime.engines.onnxruntime import open_engine
+    from edgeferry_runtime.guard import try_in_child
+    from edgeferry_runtime.model import Model
+
+    try_in_child(path)
+    engine: Any = open_engine(path, Delegate(), prepack=False)
+    return Model(path, "onnx", engine)
+
+
+def _weights(path: Path, model: Any) -> Iterator[tuple[str, Array]]:
     """Read one weight after the other, those in other files too."""
-    from onnx import numpy_helper
-
-    for tensor in graph.initializer:
+    for tensor in model.graph.initializer:
         if tensor.data_type in (1, 10, 11):  # float32, float16, float64
             with foreign(path, f"its weight {tensor.name!r} cannot be read", AGAIN, CorruptFileError):
-                values: Array = numpy_helper.to_array(tensor, str(path.parent))
+                values = onnx_file.values(tensor, path.parent)
             yield tensor.name, values
 
 
-def _normalize(shapes: Shapes, path: Path) -> tuple[bytes, str]:
-    """Gather external data into the file, pin sizes, raise the operator set, and infer shapes."""
-    import onnx
+def _normalize(shapes: Shapes, path: Path, target: Path) -> str:
+    """Gather external data into the file where it fits, pin sizes, raise the operator set, and infer shapes.
 
+    Returns:
+        What is to be said of it.
+    """
     from edgeferry_converter.sources import onnx_graph, onnx_upgrade
 
     with foreign(path, "onnx could not read it", AGAIN, CorruptFileError):
-        model = onnx.load(str(path))
-        size = model.ByteSize()
-    if size > LARGEST:
-        reason = f"holds {size:,} bytes, and one ONNX file can hold {LARGEST:,}"
-        raise ConversionError(path, reason, "convert a smaller model: bundles keep the artifact in one file")
+        model = onnx_file.read(path)
     onnx_upgrade.pin(model, shapes)
     model, note = onnx_upgrade.upgrade(model)
-    return onnx_graph.finish(path, model), note
+    if onnx_file.size(model) > onnx_file.LARGEST:
+        _write_split(path, model, target)
+    else:
+        target.write_bytes(onnx_graph.finish(path, model))
+    return note
+
+
+def _write_split(path: Path, model: Any, target: Path) -> None:
+    """Write a model that one file cannot hold; the checker follows its weights only from the file."""
+    import onnx
+
+    from edgeferry_converter.sources import onnx_graph
+
+    try:
+        with foreign(path, "the ONNX checker refused the graph"):
+            onnx_file.write(onnx_graph.infer(model), path.parent, target)
+            onnx.checker.check_model(str(target))
+    except BaseException:
+        for file in (target, target.with_name(f"{target.name}.data")):
+            file.unlink(missing_ok=True)
+        raise

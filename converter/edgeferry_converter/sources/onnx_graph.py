@@ -54,11 +54,18 @@ def finish(subject: object, model: Any) -> bytes:
     import onnx
 
     with foreign(subject, "the ONNX checker refused the graph"):
-        _forget_traces(model.graph)
-        inferred = onnx.shape_inference.infer_shapes(model)
+        inferred = infer(model)
         onnx.checker.check_model(inferred)
         content: bytes = inferred.SerializeToString(deterministic=True)
     return content
+
+
+def infer(model: Any) -> Any:
+    """Forget where the graph was traced, and infer shapes; large weights in other files are not needed for it."""
+    import onnx
+
+    _forget_traces(model.graph)
+    return onnx.shape_inference.infer_shapes(model)
 
 
 def _forget_traces(graph: Any) -> None:

@@ -108,10 +108,10 @@ def values(tensor: Any, folder: Path) -> Array:
         place = _place(tensor)
         stored = np.memmap(folder / place.file, np.uint8, "r", place.offset, (place.size,))
         found: Array = stored.view(_dtype(tensor)).reshape(tuple(tensor.dims))
-        return found
-    copy = TensorProto()
-    copy.CopyFrom(tensor)
-    found = numpy_helper.to_array(copy, str(folder))
+    else:
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        found = numpy_helper.to_array(copy, str(folder))
     return found
 
 

@@ -6,6 +6,7 @@ copied one at a time, so that no step holds them all.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -32,7 +33,7 @@ class Place(NamedTuple):
     """Where the bytes of a weight lie.
 
     Attributes:
-        file: The name of the file, relative to the folder of the graph's.
+        file: In a model that was read its absolute path, in a file that was written its name.
         offset: Bytes before it.
         size: Its bytes.
     """
@@ -55,28 +56,30 @@ def read(path: Path) -> Any:
 
     model = onnx.load(str(path), load_external_data=False)
     whole = size(model) <= LARGEST
-    for tensor in tensors(model):
-        if is_outside(tensor) and (whole or _place(tensor).size <= SMALL):
-            _gather(tensor, path.parent)
+    for tensor in filter(is_outside, tensors(model)):
+        place = _place(tensor)
+        place = place._replace(file=str(path.absolute().parent / place.file))
+        _put_outside(tensor, place)
+        if whole or place.size <= SMALL:
+            gather(tensor)
     return model
 
 
-def write(model: Any, folder: Path, path: Path) -> None:
+def write(model: Any, path: Path) -> None:
     """Write a model: one file where that can hold it, else ``NAME.data`` beside it with the large weights.
 
     Args:
         model: What `read` gave, with whatever was added to it since. It is changed: its weights lie in the new file.
-        folder: Where the file lay that it was read from.
-        path: The file to write, in another folder.
+        path: The file to write; no weight of the model may lie in ``NAME.data`` beside it.
 
     Raises:
         ValueError, OSError, onnx.checker.ValidationError: If it cannot be written, or a weight cannot be read.
     """
     if size(model) > LARGEST:
-        _write_data(model, folder, path.with_name(f"{path.name}.data"))
+        _write_data(model, path.with_name(f"{path.name}.data"))
     else:
         for tensor in filter(is_outside, tensors(model)):
-            _gather(tensor, folder)
+            gather(tensor)
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
@@ -95,24 +98,26 @@ def size(model: Any) -> int:
     return sum(_place(tensor).size if is_outside(tensor) else int(tensor.ByteSize()) for tensor in tensors(model))
 
 
-def values(tensor: Any, folder: Path) -> Array:
+def values(tensor: Any) -> Array:
     """Return the values of a weight; one in another file is mapped, and read as far as it is looked at.
 
     Args:
-        tensor: The ``TensorProto``; it stays as it is.
-        folder: That of the file which `read` was given.
+        tensor: A ``TensorProto`` of a model that was read; it stays as it is.
     """
     from onnx import TensorProto, numpy_helper
 
-    if is_outside(tensor) and tensor.data_type not in (INT4, UINT4) and np.prod(tensor.dims) > 0:
+    if is_outside(tensor) and tensor.data_type not in (INT4, UINT4):
         place = _place(tensor)
-        stored = np.memmap(folder / place.file, np.uint8, "r", place.offset, (place.size,))
+        stored = (
+            np.memmap(place.file, np.uint8, "r", place.offset, (place.size,)) if place.size else np.zeros(0, np.uint8)
+        )
         found: Array = stored.view(_dtype(tensor)).reshape(tuple(tensor.dims))
-    else:
-        copy = TensorProto()
-        copy.CopyFrom(tensor)
-        found = numpy_helper.to_array(copy, str(folder))
-    return found
+        return found
+    inside = TensorProto()
+    inside.CopyFrom(tensor)
+    if is_outside(tensor):
+        gather(inside)
+    return np.asarray(numpy_helper.to_array(inside))
 
 
 def tensors(model: Any) -> Iterator[Any]:
@@ -146,16 +151,20 @@ def _place(tensor: Any) -> Place:
     return Place(entries.get("location", ""), int(entries.get("offset") or 0), int(entries.get("length") or own))
 
 
-def _gather(tensor: Any, folder: Path) -> None:
-    """Take a weight out of another file into the graph."""
-    from onnx.external_data_helper import load_external_data_for_tensor
+def gather(tensor: Any) -> None:
+    """Take a weight out of another file into the graph.
 
-    load_external_data_for_tensor(tensor, str(folder))
+    Raises:
+        ValueError: If its file ends too early.
+    """
+    data = io.BytesIO()
+    _copy(_place(tensor), data)
     tensor.ClearField("data_location")
     tensor.ClearField("external_data")
+    tensor.raw_data = data.getvalue()
 
 
-def _write_data(model: Any, folder: Path, path: Path) -> None:
+def _write_data(model: Any, path: Path) -> None:
     """Move each large weight into one file; those that shared bytes share them again."""
     written: dict[Place, Place] = {}
     with path.open("wb") as data:
@@ -163,10 +172,13 @@ def _write_data(model: Any, folder: Path, path: Path) -> None:
             if is_outside(tensor):
                 old = _place(tensor)
                 if old not in written:
-                    written[old] = _copy(folder, old, data)
+                    written[old] = Place(path.name, _begin(data), old.size)
+                    _copy(old, data)
                 _put_outside(tensor, written[old])
             elif tensor.ByteSize() > SMALL and tensor.data_type != STRING:
-                _put_outside(tensor, _append(_raw(tensor), data))
+                raw = _raw(tensor)
+                _put_outside(tensor, Place(path.name, _begin(data), len(raw)))
+                data.write(raw)
 
 
 def _raw(tensor: Any) -> bytes:
@@ -179,32 +191,25 @@ def _raw(tensor: Any) -> bytes:
 
 
 def _begin(data: IO[bytes]) -> int:
-    """Fill up to where the next weight may begin."""
+    """Go to where the next weight may begin."""
     return data.seek(-(-data.tell() // ALIGNMENT) * ALIGNMENT)
 
 
-def _append(raw: bytes, data: IO[bytes]) -> Place:
-    offset = _begin(data)
-    data.write(raw)
-    return Place(Path(data.name).name, offset, len(raw))
-
-
-def _copy(folder: Path, place: Place, data: IO[bytes]) -> Place:
+def _copy(place: Place, data: IO[bytes]) -> None:
     """Copy the bytes of a weight, some at a time.
 
     Raises:
         ValueError: If its file ends before they do.
     """
-    offset, left = _begin(data), place.size
-    with (folder / place.file).open("rb") as source:
+    left = place.size
+    with Path(place.file).open("rb") as source:
         source.seek(place.offset)
         while left:
             chunk = source.read(min(CHUNK, left))
             if not chunk:
-                raise ValueError(f"{place.file} ends {left} bytes too early")
+                raise ValueError(f"{Path(place.file).name} ends {left} bytes too early")
             data.write(chunk)
             left -= len(chunk)
-    return Place(Path(data.name).name, offset, place.size)
 
 
 def _put_outside(tensor: Any, place: Place) -> None:

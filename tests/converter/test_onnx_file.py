@@ -62,7 +62,7 @@ def test_large_weights_stay_outside(tmp_path: Path, one_file: bool) -> None:
     outside = [t.name for t in onnx_file.tensors(read) if onnx_file.is_outside(t)]
     assert outside == ["a", "b", "c"]  # the axes, which shape inference needs, are inside
     for tensor in read.graph.initializer[:3]:
-        np.testing.assert_array_equal(onnx_file.values(tensor, path.parent), WEIGHTS[tensor.name])
+        np.testing.assert_array_equal(onnx_file.values(tensor), WEIGHTS[tensor.name])
         assert not tensor.raw_data
     assert [
         d.dim_value for d in onnx.shape_inference.infer_shapes(read).graph.value_info[-1].type.tensor_type.shape.dim
@@ -74,7 +74,7 @@ def test_what_fits_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(onnx_file, "LARGEST", BYTES + 1000)
     read = onnx_file.read(path)
     assert not onnx_file.is_split(read)
-    onnx_file.write(read, path.parent, tmp_path / "out.onnx")
+    onnx_file.write(read, tmp_path / "out.onnx")
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["out.onnx"]
     np.testing.assert_array_equal(arrays(tmp_path / "out.onnx")["c"], WEIGHTS["c"])
 
@@ -83,7 +83,7 @@ def test_what_came_to_fit_is_gathered_when_it_is_written(tmp_path: Path) -> None
     path = saved(tmp_path / "in")
     read = onnx_file.read(path)
     del read.graph.initializer[2]
-    onnx_file.write(read, path.parent, tmp_path / "out.onnx")
+    onnx_file.write(read, tmp_path / "out.onnx")
     assert not (tmp_path / "out.onnx.data").exists()
     np.testing.assert_array_equal(arrays(tmp_path / "out.onnx")["b"], WEIGHTS["b"])
 
@@ -91,7 +91,7 @@ def test_what_came_to_fit_is_gathered_when_it_is_written(tmp_path: Path) -> None
 def test_large_weights_are_written_beside(tmp_path: Path) -> None:
     path = saved(tmp_path / "in")
     for name in ("out.onnx", "again.onnx"):
-        onnx_file.write(onnx_file.read(path), path.parent, tmp_path / name)
+        onnx_file.write(onnx_file.read(path), tmp_path / name)
     onnx.checker.check_model(str(tmp_path / "out.onnx"))
     written = onnx.load(str(tmp_path / "out.onnx"), load_external_data=False)
     places = [{e.key: e.value for e in t.external_data} for t in written.graph.initializer]
@@ -111,11 +111,11 @@ def test_weights_that_were_added_move_too(tmp_path: Path) -> None:
     words = helper.make_tensor("words", TensorProto.STRING, [200], [b"abcdefgh"] * 200)
     nibbles = helper.make_tensor("nibbles", TensorProto.INT4, [2401], bytes(1201), raw=True)
     made.graph.initializer.extend([floats, words, nibbles])
-    onnx_file.write(made, tmp_path, tmp_path / "out.onnx")
+    onnx_file.write(made, tmp_path / "out.onnx")
     read = {t.name: t for t in onnx_file.read(tmp_path / "out.onnx").graph.initializer}
     assert {name for name, t in read.items() if onnx_file.is_outside(t)} == {*"abc", "floats", "nibbles"}
-    assert onnx_file.values(read["floats"], tmp_path).tolist() == list(range(500))
-    assert onnx_file.values(read["nibbles"], tmp_path).shape == (2401,)
+    assert onnx_file.values(read["floats"]).tolist() == list(range(500))
+    assert onnx_file.values(read["nibbles"]).shape == (2401,)
     assert len(read["words"].string_data) == 200
 
 
@@ -125,7 +125,7 @@ def test_shared_bytes_stay_shared(tmp_path: Path) -> None:
     for tensor in read.graph.initializer[1:3]:
         del tensor.external_data[:]
         tensor.external_data.extend(read.graph.initializer[0].external_data)
-    onnx_file.write(read, path.parent, tmp_path / "out.onnx")
+    onnx_file.write(read, tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx.data").stat().st_size == 4096
     np.testing.assert_array_equal(arrays(tmp_path / "out.onnx")["c"], WEIGHTS["a"])
 
@@ -138,7 +138,7 @@ def test_weights_inside_nodes_count(tmp_path: Path) -> None:
     branch = helper.make_node("If", ["on"], ["y"], then_branch=body, else_branch=body)
     made = model([branch])
     assert len(list(onnx_file.tensors(made))) == 6
-    onnx_file.write(made, tmp_path, tmp_path / "out.onnx")
+    onnx_file.write(made, tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").stat().st_size < 2500
 
 
@@ -150,7 +150,7 @@ def test_a_length_that_is_not_said(tmp_path: Path) -> None:
         del tensor.external_data[:]
         tensor.external_data.extend(kept)
     assert onnx_file.size(read) >= BYTES
-    np.testing.assert_array_equal(onnx_file.values(read.graph.initializer[2], path.parent), WEIGHTS["c"])
+    np.testing.assert_array_equal(onnx_file.values(read.graph.initializer[2]), WEIGHTS["c"])
 
 
 def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
@@ -159,6 +159,6 @@ def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
     with (path.parent / "w.bin").open("r+b") as stream:
         stream.truncate(5000)
     with pytest.raises(ValueError, match=r"w\.bin ends 3192 bytes too early"):
-        onnx_file.write(read, path.parent, tmp_path / "out.onnx")
+        onnx_file.write(read, tmp_path / "out.onnx")
     with pytest.raises(ValueError, match="greater than file size"):
-        onnx_file.values(read.graph.initializer[1], path.parent)
+        onnx_file.values(read.graph.initializer[1])

@@ -31,12 +31,7 @@ def open_source(spec: SourceSpec) -> Source:
         EngineError: If ONNX Runtime refuses it, or dies of it.
         UsageError: If a shape contradicts what the file declares.
     """
-    onnx = require(spec.path, "quantize", "onnx")
-    with foreign(spec.path, "the ONNX checker refused it", AGAIN, CorruptFileError):
-        onnx.checker.check_model(str(spec.path))
-        graph = onnx.load(str(spec.path), load_external_data=False)
-        large = onnx_file.size(graph) > onnx_file.LARGEST
-    check_finite(spec.path, _weights(spec.path, graph), masks=True)
+    large = _check(spec.path) > onnx_file.LARGEST
     model = _load_large(spec.path) if large else load_doubtful(spec.path)
     source = OnnxSource(spec.path, model, partial(_normalize, spec.shapes), versions("onnx"))
     source.inputs = with_shapes(source.inputs, spec.shapes)
@@ -57,6 +52,16 @@ class OnnxSource(ArtifactSource):
         self._note = self._normalize(self.path, path)
 
 
+def _check(path: Path) -> int:
+    """Check the graph and every weight; return the bytes that all weights take."""
+    onnx = require(path, "quantize", "onnx")
+    with foreign(path, "the ONNX checker refused it", AGAIN, CorruptFileError):
+        onnx.checker.check_model(str(path))
+        model = onnx_file.read(path)
+    check_finite(path, _weights(path, model), masks=True)
+    return onnx_file.size(model)
+
+
 def _load_large(path: Path) -> Model:
     """Load a model whose weights shall stay in their file: it is kept beside the artifact that is made of it."""
     from edgeferry_runtime.engines import Delegate
@@ -74,7 +79,7 @@ def _weights(path: Path, model: Any) -> Iterator[tuple[str, Array]]:
     for tensor in model.graph.initializer:
         if tensor.data_type in (1, 10, 11):  # float32, float16, float64
             with foreign(path, f"its weight {tensor.name!r} cannot be read", AGAIN, CorruptFileError):
-                values = onnx_file.values(tensor, path.parent)
+                values = onnx_file.values(tensor)
             yield tensor.name, values
 
 
@@ -105,7 +110,7 @@ def _write_split(path: Path, model: Any, target: Path) -> None:
 
     try:
         with foreign(path, "the ONNX checker refused the graph"):
-            onnx_file.write(onnx_graph.infer(model), path.parent, target)
+            onnx_file.write(onnx_graph.infer(model), target)
             onnx.checker.check_model(str(target))
     except BaseException:
         for file in (target, target.with_name(f"{target.name}.data")):

@@ -33,7 +33,7 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
 PATHS = ("aeq_recipe", "calibrate", "weights", "custom_objects", "probe", "labels")
 LIMITS = {"max_abs": (0, math.inf), "min_cosine": (-1, 1), "min_snr_db": (-math.inf, math.inf), "min_top1": (0, 1)}
 """The lowest and highest value that each limit of a tolerance can have."""
-TABLES = ("preprocess", "tolerance", "shape")
+TABLES = ("preprocess", "tolerance", "shape", "constant")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Recipe:
         custom_objects: ``FILE.py:NAME,NAME``: the Python classes and functions that a Keras file names. The file is
             executed because it is given here, and never else.
         signature: Which signature of a SavedModel or a TFLite file is the model; without it ``serving_default``.
+        submodule: The part of a TorchScript module that is the model, such as ``encoder``; dots lead deeper.
         probe: Samples to verify with; without them those of `calibrate`, else seeded random ones.
         labels: A text file with one class name a line.
         name: The bundle's name; without it the output folder's.
@@ -70,6 +71,7 @@ class Recipe:
         preprocess: How images become inputs.
         tolerance: Limits that replace the default ones of the precision; None keeps the default.
         shape: Dimensions by input name, where the source does not fix them; -1 in front is a dynamic batch.
+        constant: By name, the values of inputs that are no data, such as a sample rate; the artifact has them no more.
 
     Raises:
         UnknownNameError: For a value that is none of the valid ones.
@@ -89,6 +91,7 @@ class Recipe:
     weights_key: str | None = None
     custom_objects: Path | None = None
     signature: str | None = None
+    submodule: str | None = None
     probe: Path | None = None
     labels: Path | None = None
     name: str | None = None
@@ -97,6 +100,7 @@ class Recipe:
     preprocess: Preprocess | None = None
     tolerance: Tolerance = field(default_factory=Tolerance)
     shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    constant: Mapping[str, int | float | bool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key, valid in CHOICES.items():
@@ -109,9 +113,10 @@ class Recipe:
         _check_number("samples", self.samples, 1, 100_000)
         _check_number("seed", self.seed, 0, 2**32 - 1)
         _check_name(self.name)
-        for key in ("weights_key", "signature"):
+        for key in ("weights_key", "signature", "submodule"):
             _check_text(key, getattr(self, key))
         object.__setattr__(self, "shape", {k: _dims(k, v) for k, v in self.shape.items()})
+        object.__setattr__(self, "constant", {k: _number(k, v) for k, v in self.constant.items()})
         _check_tolerance(self.tolerance)
 
     @property
@@ -260,6 +265,12 @@ def _dims(name: str, value: object) -> tuple[int, ...]:
         fix = f"give positive sizes, such as {name}=1,3,32,32; only the batch in front may be -1"
         raise UsageError(f"--shape {name}", f"{value!r} is no shape", fix)
     return dims
+
+
+def _number(name: str, value: object) -> int | float | bool:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UsageError(f"--constant {name}", f"{value!r} is no number", f"give one, such as {name}=16000")
+    return value
 
 
 def _check_tolerance(tolerance: Tolerance) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,15 @@ import pytest
 import edgeferry_runtime
 from edgeferry_converter import convert
 from edgeferry_converter.quiet import quiet
-from edgeferry_converter.sources import SourceSpec, detect, open_source
-from edgeferry_runtime.errors import ArtifactError, ConversionError, CorruptFileError, UnsafeFileError, UsageError
+from edgeferry_converter.sources import Source, SourceSpec, detect, open_source
+from edgeferry_runtime.errors import (
+    ArtifactError,
+    ConversionError,
+    CorruptFileError,
+    UnknownNameError,
+    UnsafeFileError,
+    UsageError,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -64,6 +72,19 @@ class Rate(nn.Module):
         return x * rate
 
 
+class Detector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.part = Two()
+        self.seen = torch.zeros(1, 3)
+
+    def forward(self, a, rate: int, more: float = 0.5):
+        if rate not in (8, 16):
+            raise ValueError("no such rate")
+        self.seen = self.part(a, self.seen)["sum"]
+        return self.seen * rate + more
+
+
 class Saves(nn.Module):
     def forward(self, x):
         torch.save(x, "/tmp/edgeferry-was-here")
@@ -88,7 +109,7 @@ def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.manual_seed(0)
         net = space["Net"]().eval()
         torch.jit.save(torch.jit.trace(net, torch.rand(1, 1, 8, 8)), folder / "traced.pt")
-        for name in ("Two", "Counts", "Decides", "Rate", "Saves"):
+        for name in ("Two", "Counts", "Decides", "Rate", "Detector", "Saves"):
             torch.jit.save(torch.jit.script(space[name]().eval()), folder / f"{name}.jit")
         torch.jit.save(torch.jit.script(net), folder / "Net.jit")
     return folder
@@ -198,8 +219,52 @@ def test_truncated(scripts: Path, tmp_path: Path, keep: float) -> None:
         open_source(SourceSpec(tmp_path / "a.pt"))
 
 
+def test_a_number_is_held(scripts: Path, tmp_path: Path) -> None:
+    spec = SourceSpec(scripts / "Rate.jit", shapes={"x": (1, 3)}, constants={"rate": 3})
+    source = open_source(spec)
+    assert [t.name for t in source.inputs] == ["x"]
+    x = np.float32([[1, 2, 3]])
+    assert source.run({"x": x})["output_0"].tolist() == [[3, 6, 9]]
+    source.lower("onnx", tmp_path / "m.onnx")
+    with edgeferry_runtime.load(tmp_path / "m.onnx") as model:
+        assert model(x).tolist() == [[3, 6, 9]]
+    with pytest.raises(UsageError, match=r"takes int, not 0\.5"):
+        open_source(replace(spec, constants={"rate": 0.5}))
+    with pytest.raises(UsageError, match="is data"):
+        open_source(replace(spec, constants={"rate": 3, "x": 1}))
+    with pytest.raises(ConversionError, match=r"no tensor: rate \(int\); give it a value: --constant rate=NUMBER"):
+        open_source(replace(spec, constants={}))
+
+
+def test_a_part_that_keeps_no_state_is_the_model(scripts: Path, tmp_path: Path) -> None:
+    spec = SourceSpec(scripts / "Detector.jit", shapes={"a": (1, 3)}, constants={"rate": 8})
+    with pytest.raises(ConversionError, match=r"it sets seen.*or choose a part that keeps none: --submodule, of part"):
+        open_source(spec).lower("onnx", tmp_path / "m.onnx")
+    with pytest.raises(UnknownNameError, match="did you mean 'part'"):
+        open_source(replace(spec, submodule="parts"))
+    part = SourceSpec(spec.path, shapes={"a": (1, 3), "b": (1, 3)}, submodule="part")
+    source = open_source(part)
+    assert [t.name for t in (*source.inputs, *source.outputs)] == ["a", "b", "sum", "product"]
+    source.lower("onnx", tmp_path / "m.onnx")
+
+
 @pytest.mark.zoo
-def test_silero_is_refused_with_its_reason(zoo: Path) -> None:
+def test_the_speech_detector_and_its_onnx_agree(zoo: Path, tmp_path: Path) -> None:
     path = next((zoo / "silero-vad").rglob("silero_vad.jit"))
     with pytest.raises(ConversionError, match=r"takes what is no tensor: sr \(int\)"):
         open_source(SourceSpec(path, shapes={"x": (1, 512)}))
+    part = open_source(SourceSpec(path, shapes={"x": (1, 576), "state": (2, 1, 128)}, submodule="_model"))
+    random = np.random.default_rng(0)
+    feeds = {"x": (1, 576), "state": (2, 1, 128)}
+    feeds = {name: (random.standard_normal(size) * 0.1).astype(np.float32) for name, size in feeds.items()}
+    other = open_source(SourceSpec(path.with_suffix(".onnx"), constants={"sr": 16000}))
+    expected = other.run({"input": feeds["x"], "state": feeds["state"]})
+    for answers in (part.run(feeds), _lowered(part, tmp_path / "m.tflite", feeds)):
+        np.testing.assert_allclose(answers["output_0"], expected["output"], atol=1e-5)
+        np.testing.assert_allclose(answers["output_1"], expected["stateN"], atol=1e-5)
+
+
+def _lowered(source: Source, path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
+    source.lower("tflite", path)
+    with edgeferry_runtime.load(path) as model:
+        return model.run(feeds)

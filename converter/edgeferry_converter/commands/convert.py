@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from edgeferry_converter.commands.plan_text import plan_dict, plan_text
-from edgeferry_converter.commands.shape_option import parse_shape
+from edgeferry_converter.commands.source_options import read_tables, source_options
 from edgeferry_converter.conversion import Step, perform, plan
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
@@ -43,11 +43,8 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--calibration", metavar="|".join((*METHODS, AUTO)), help="How ranges are found. [default: min-max]")
 @click.option("--io-dtype", metavar="|".join(IO_DTYPES), help="Inputs and outputs of int8. [default: float32]")
 @click.option("--activations", metavar="|".join(ACTIVATIONS), help="Of int8 on ONNX. [default: int8]")
-@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="Weights for FILE.py:FACTORY.")
-@click.option("--weights-key", metavar="KEY", help="Where in a checkpoint the weights lie; dots lead deeper.")
-@click.option("--custom-objects", metavar="FILE.py:NAME,NAME", help="Python classes of a Keras file; executes FILE.py.")
 @click.option("--signature", metavar="KEY", help="Signature of a SavedModel or .tflite. [default: serving_default]")
-@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Shape of one input; may be repeated.")
+@source_options
 @click.option("--probe", metavar="DATA", type=click.Path(path_type=Path), help="Samples to verify with.")
 @click.option("--samples", type=int, help="Most samples to verify with. [default: 32]")
 @click.option("--seed", type=int, help="Seed of random samples. [default: 0]")
@@ -87,12 +84,12 @@ def convert(source: str, output: Path, recipe_file: Path | None, verbose: bool, 
 def _recipe(file: Path | None, flags: dict[str, Any]) -> Recipe:
     """Read the recipe's file, and let flags replace what it says."""
     recipe = Recipe.from_file(file) if file else Recipe()
+    tables = read_tables(flags)
     given = {key: value for key, value in flags.items() if value not in (None, ())}
+    given |= {key: {**getattr(recipe, key), **table} for key, table in tables.items() if table}
     limits = {key: given.pop(key) for key in TOLERANCE if key in given}
     if "override" in given:
         given["override"] = (*recipe.override, *map(Override.parse, given["override"]))
-    if "shape" in given:
-        given["shape"] = {**recipe.shape, **dict(parse_shape(text) for text in given["shape"])}
     return replace(recipe, tolerance=replace(recipe.tolerance, **limits), **given)
 
 

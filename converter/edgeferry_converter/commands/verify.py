@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgeferry_converter.commands.shape_option import parse_shape
+from edgeferry_converter.commands.source_options import read_tables, source_options
 from edgeferry_converter.comparison import Comparison, Gates, Options
 from edgeferry_converter.comparison import verify as compare
 from edgeferry_converter.comparison.accuracy import METRICS, UNITS
@@ -25,8 +25,7 @@ from edgeferry_runtime.commands.output import emit, json_option
 @click.option("--max-drop", type=float, help="Most accuracy that B may lose, in points (of mse: in percent).")
 @click.option("--max-abs-error", type=float, help="Largest absolute error that passes.")
 @click.option("--min-snr", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
-@click.option("--weights", metavar="FILE", type=click.Path(path_type=Path), help="Weights for FILE.py:FACTORY.")
-@click.option("--shape", multiple=True, metavar="NAME=1,3,32,32", help="Shape of one input; may be repeated.")
+@source_options
 @click.option("--samples", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Most to compare with.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random samples.")
 @json_option
@@ -38,8 +37,7 @@ def verify(a: str, b: str, as_json: bool, **flags: Any) -> None:
     fails ends with exit code 3.
     """
     gates = Gates(**{key: flags.pop(key) for key in ("max_drop", "max_abs_error", "min_snr")})
-    shape = dict(parse_shape(text) for text in flags.pop("shape"))
-    found = compare(a, b, Options(gates=gates, shape=shape, **flags))
+    found = compare(a, b, Options(gates=gates, **read_tables(flags), **flags))
     if as_json:
         emit(found.to_dict())
     else:

@@ -11,9 +11,15 @@ from edgeferry_converter.comparison.numerics import choose_samples, differences
 from edgeferry_converter.comparison.report import Comparison, Gates
 from edgeferry_converter.comparison.sides import Pairing, Place, Side, locate, open_side, pair
 from edgeferry_converter.data import Data, open_data
+from edgeferry_converter.recipe import Recipe
+from edgeferry_converter.sources.options import HOMES
 from edgeferry_runtime.errors import UsageError
 
 __all__ = ["Accuracy", "Comparison", "Gates", "Options", "verify"]
+
+
+_OPTIONS = ("weights_key", "custom_objects", "submodule", "constant")
+"""What a source may need to be told, as in a recipe."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,10 @@ class Options:
         output: The output that the metric is taken of; None where only one can be meant.
         gates: What must hold.
         weights: The weights of a source FILE.py:FACTORY.
+        weights_key: Where in them they lie; see `Recipe`.
+        custom_objects: ``FILE.py:NAME,NAME``: the Python classes and functions that a Keras file names.
+        submodule: The part of a TorchScript module that is the model.
+        constant: By name, the values of inputs that are no data.
         shape: Dimensions by input name, where a source does not fix them.
         samples: Most samples to compare with; `data` is always used whole for the metric.
         seed: Of random samples.
@@ -38,6 +48,10 @@ class Options:
     output: str | None = None
     gates: Gates = field(default_factory=Gates)
     weights: Path | None = None
+    weights_key: str | None = None
+    custom_objects: Path | None = None
+    submodule: str | None = None
+    constant: Mapping[str, int | float | bool] = field(default_factory=dict)
     shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     samples: int = 32
     seed: int = 0
@@ -68,7 +82,7 @@ def verify(a: str, b: str, options: Options | None = None) -> Comparison:
     preprocess = first.preprocess or second.preprocess
     probe = open_data(options.probe, preprocess) if options.probe else None
     shown = probe or (data.inputs(()) if data else None)
-    left, right = (open_side(place, *_source(place, options, shown)) for place in (first, second))
+    left, right = (open_side(place, _recipe(place, options), shown) for place in (first, second))
     pairing = Pairing(pair("input", left.inputs, right.inputs), pair("output", left.outputs, right.outputs))
     return _compare((left, right), pairing, (probe, data), options)
 
@@ -85,11 +99,11 @@ def _compare(
     return replace(found, verdicts=options.gates.judge(errors, accuracy))
 
 
-def _source(
-    place: Place, options: Options, data: Data | None
-) -> tuple[Path | None, Mapping[str, tuple[int, ...]], Data | None]:
-    """Return what a source is told besides its path: nothing, where the file decides."""
-    return (options.weights if place.factory else None, options.shape if place.shapes else {}, data)
+def _recipe(place: Place, options: Options) -> Recipe:
+    """Return what a side is told besides its path: only what is for its format, since the other may need the rest."""
+    kept = {key: getattr(options, key) for key in _OPTIONS if place.format in HOMES[key][0]}
+    weights, shape = options.weights if place.factory else None, options.shape if place.shapes else {}
+    return Recipe(weights=weights, shape=shape, **kept)
 
 
 def _check_source_options(first: Place, second: Place, options: Options) -> None:
@@ -97,3 +111,8 @@ def _check_source_options(first: Place, second: Place, options: Options) -> None
         raise UsageError("--weights", "both models bring their own weights", "leave it out, or give FILE.py:FACTORY")
     if options.shape and not (first.shapes or second.shapes):
         raise UsageError("--shape", "both files keep their shapes", "leave it out")
+    for key in _OPTIONS:
+        formats, words = HOMES[key]
+        if getattr(options, key) and not {first.format, second.format} & set(formats):
+            reason = f"is for {words}, and these are {first.format} and {second.format}"
+            raise UsageError(f"--{key.replace('_', '-')}", reason, "leave it out")

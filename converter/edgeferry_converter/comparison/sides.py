@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgeferry_converter.data import Data
+from edgeferry_converter.recipe import Recipe
 from edgeferry_converter.sources import HINTED, SourceSpec, detect, open_source
+from edgeferry_converter.sources.options import with_options
 from edgeferry_runtime.bundle import Bundle, Probe, is_bundle
 from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.preprocess import Preprocess
@@ -93,13 +95,12 @@ def locate(text: str) -> Place:
     return Place(text, detect(SourceSpec.parse(text)))
 
 
-def open_side(place: Place, weights: Path | None, shapes: Mapping[str, tuple[int, ...]], data: Data | None) -> Side:
+def open_side(place: Place, recipe: Recipe, data: Data | None) -> Side:
     """Open one side, importing only the framework that it needs.
 
     Args:
         place: Where it lies.
-        weights: For a factory.
-        shapes: Of inputs that the source does not fix.
+        recipe: What a source is told besides its path; nothing else of it counts.
         data: What the shapes are learned from, where nothing else tells them.
 
     Raises:
@@ -108,7 +109,7 @@ def open_side(place: Place, weights: Path | None, shapes: Mapping[str, tuple[int
     if place.bundle:
         model = place.bundle.load()
         return Side(place.text, model.inputs, model.outputs, model.run, place.bundle.probe())
-    spec = SourceSpec.parse(place.text, weights, shapes)
+    spec = with_options(SourceSpec.parse(place.text, recipe.weights, recipe.shape), place.format, recipe)
     if place.format in HINTED and data:
         spec = replace(spec, hints=data.shapes())
     source = open_source(spec)

@@ -44,6 +44,8 @@ class SourceSpec:
         weights_key: Where in a checkpoint the weights lie; None finds them where there is one place only.
         custom_objects: The Python file and the names in it that a Keras file needs; None allows no code.
         signature: Which signature of a SavedModel or a TFLite file is the model; None takes ``serving_default``.
+        submodule: The part of a TorchScript module that is the model, such as ``_model``; dots lead deeper.
+        constants: By name, the values of inputs that are no data, such as a sample rate.
         hints: By input name, or by "" for the only input, the shape to take where nothing else tells it.
     """
 
@@ -54,6 +56,8 @@ class SourceSpec:
     hints: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     weights_key: str | None = None
     custom_objects: tuple[Path, tuple[str, ...]] | None = None
+    submodule: str | None = None
+    constants: Mapping[str, int | float | bool] = field(default_factory=dict)
     signature: str | None = None
 
     @classmethod

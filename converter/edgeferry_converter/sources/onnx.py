@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeferry_converter import onnx_file
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources import Source, SourceSpec
 from edgeferry_converter.sources.artifact import ArtifactSource, load_doubtful
+from edgeferry_converter.sources.constants import check_constants
 from edgeferry_converter.sources.detection import AGAIN
 from edgeferry_converter.sources.finite import check_finite
-from edgeferry_converter.sources.tensors import Shapes, with_shapes
+from edgeferry_converter.sources.tensors import Shapes, in_order, with_shapes
 from edgeferry_converter.sources.versions import versions
 from edgeferry_runtime.errors import CorruptFileError
-from edgeferry_runtime.tensors import Array
+from edgeferry_runtime.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
     from edgeferry_runtime.model import Model
@@ -29,27 +32,41 @@ def open_source(spec: SourceSpec) -> Source:
         CorruptFileError: If the ONNX checker refuses it.
         ArtifactError: If a weight is no number.
         EngineError: If ONNX Runtime refuses it, or dies of it.
-        UsageError: If a shape contradicts what the file declares.
+        UsageError: If a shape contradicts what the file declares, or an input cannot be constant.
     """
     large = _check(spec.path) > onnx_file.LARGEST
     model = _load_large(spec.path) if large else load_doubtful(spec.path)
-    source = OnnxSource(spec.path, model, partial(_normalize, spec.shapes), versions("onnx"))
-    source.inputs = with_shapes(source.inputs, spec.shapes)
+    held = _held(spec, model.inputs)
+    source = OnnxSource(spec.path, model, partial(_normalize, spec.shapes, held), versions("onnx"))
+    source.held = held
+    source.inputs = with_shapes([t for t in source.inputs if t.name not in held], spec.shapes)
     return source
 
 
 class OnnxSource(ArtifactSource):
-    """An ONNX file as a source: the file as it is runs, and what is written is brought up to date."""
+    """An ONNX file as a source: the file as it is runs, and what is written is brought up to date.
 
-    def lower(self, to: str, path: Path) -> None:
-        """Write the file brought up to date, and say what that changed."""
-        super().lower(to, path)
-        self.notes = (self._note,) if self._note else ()
+    Attributes:
+        held: Inputs that are constants; the artifact has them no more.
+    """
 
-    _note = ""
+    held: Mapping[str, Array]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute once."""
+        in_order(self.path, self.inputs, feeds)
+        return self._model.run({**feeds, **self.held})
 
     def _write(self, path: Path) -> None:
-        self._note = self._normalize(self.path, path)
+        self.notes = self._normalize(self.path, path)
+
+
+def _held(spec: SourceSpec, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """Return the inputs that the user made constant: single numbers only."""
+    kinds = {t.name: t.dtype.strip("u0123456789") for t in inputs if t.shape in ((), (1,))}
+    kinds = {name: kind for name, kind in kinds.items() if kind in ("int", "float", "bool")}
+    check_constants(spec.constants, kinds, [t.name for t in inputs if t.name not in kinds])
+    return {t.name: np.full(t.shape, spec.constants[t.name], t.dtype) for t in inputs if t.name in spec.constants}
 
 
 def _check(path: Path) -> int:
@@ -83,23 +100,25 @@ def _weights(path: Path, model: Any) -> Iterator[tuple[str, Array]]:
             yield tensor.name, values
 
 
-def _normalize(shapes: Shapes, path: Path, target: Path) -> str:
+def _normalize(shapes: Shapes, held: Mapping[str, Array], path: Path, target: Path) -> tuple[str, ...]:
     """Gather external data into the file where it fits, pin sizes, raise the operator set, and infer shapes.
 
     Returns:
         What is to be said of it.
     """
-    from edgeferry_converter.sources import onnx_graph, onnx_upgrade
+    from edgeferry_converter.sources import onnx_branches, onnx_graph, onnx_upgrade
 
     with foreign(path, "onnx could not read it", AGAIN, CorruptFileError):
         model = onnx_file.read(path)
+    onnx_graph.hold(model, held)
     onnx_upgrade.pin(model, shapes)
+    model, notes = onnx_branches.simplify(model)
     model, note = onnx_upgrade.upgrade(model)
     if onnx_file.size(model) > onnx_file.LARGEST:
         _write_split(path, model, target)
     else:
         target.write_bytes(onnx_graph.finish(path, model))
-    return note
+    return (*notes, note) if note else notes
 
 
 def _write_split(path: Path, model: Any, target: Path) -> None:

@@ -17,6 +17,8 @@ HOMES: Mapping[str, tuple[tuple[str, ...], str]] = {
     "weights_key": (("factory",), "FILE.py:FACTORY with --weights"),
     "custom_objects": (("keras", "h5"), "Keras files"),
     "signature": (("savedmodel", "tflite"), "SavedModels and .tflite files"),
+    "submodule": (("torchscript",), "TorchScript"),
+    "constant": (("torchscript", "onnx"), "TorchScript and .onnx files"),
 }
 """By option: the formats that it is for, and how to call them."""
 
@@ -34,12 +36,13 @@ def with_options(spec: SourceSpec, found: str, recipe: Recipe) -> SourceSpec:
         MissingFileError: If the file of the custom objects does not exist.
     """
     for key, (formats, words) in HOMES.items():
-        if getattr(recipe, key) is not None and found not in formats:
+        if getattr(recipe, key) and found not in formats:
             raise UsageError(_flag(key), f"is for {words}, and {spec} is {found}", "leave it out")
     if recipe.weights_key is not None and recipe.weights is None:
         raise UsageError("--weights-key", "names a place in a checkpoint, and none is given", "add --weights FILE")
     objects = parse_custom_objects(recipe.custom_objects) if recipe.custom_objects else None
-    return replace(spec, weights_key=recipe.weights_key, custom_objects=objects, signature=recipe.signature)
+    spec = replace(spec, signature=recipe.signature, submodule=recipe.submodule, constants=recipe.constant)
+    return replace(spec, weights_key=recipe.weights_key, custom_objects=objects)
 
 
 def parse_custom_objects(text: Path) -> tuple[Path, tuple[str, ...]]:

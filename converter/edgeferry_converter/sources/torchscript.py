@@ -11,17 +11,26 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeferry_converter.quiet import foreign, require, summary
 from edgeferry_converter.sources import Source, SourceSpec
+from edgeferry_converter.sources.constants import Constant, check_constants
 from edgeferry_converter.sources.detection import AGAIN
 from edgeferry_converter.sources.tensors import check_shape_names
 from edgeferry_converter.sources.torch_lowering import TorchSource
 from edgeferry_converter.sources.torch_shapes import call_by_name, filled, observed_outputs, shaped
 from edgeferry_converter.sources.torchscript_graph import Interpreted
-from edgeferry_runtime.errors import ArtifactError, ConversionError, CorruptFileError, UnsafeFileError, UsageError
+from edgeferry_runtime.errors import (
+    ArtifactError,
+    ConversionError,
+    CorruptFileError,
+    UnknownNameError,
+    UnsafeFileError,
+    UsageError,
+)
 from edgeferry_runtime.tensors import TensorSpec
 
 NAMESPACES = frozenset({"aten", "prim", "prims", "quantized", "torchvision"})
@@ -47,17 +56,19 @@ def open_source(spec: SourceSpec) -> Source:
         UsageError: If the shape of an input was not given.
         ConversionError: If it takes something else than tensors, or keeps state between calls.
     """
-    script = load_script(spec.path)
+    script = _part(spec, load_script(spec.path))
     import torch
 
-    names = _parameters(spec.path, script)
+    names = _parameters(spec, script)
     check_shape_names(spec.shapes, names)
     examples = {name: filled(shape, torch.float32) for name, shape in _shapes(spec, names).items()}
     shapes = {name: spec.shapes.get(name, tuple(tensor.shape)) for name, tensor in examples.items()}
     inputs = tuple(TensorSpec(name, tuple(shape), "float32") for name, shape in shapes.items())
-    call = call_by_name(script, examples, positional=names)
+    call = call_by_name(_holding(script, names, spec.constants), examples, positional=names)
     outputs = observed_outputs(spec, call, inputs)
-    return TorchScriptSource((spec.path, "torchscript"), call, inputs, outputs)
+    source = TorchScriptSource((spec.path, "torchscript"), call, inputs, outputs)
+    source.script, source.constants = script, spec.constants
+    return source
 
 
 def load_script(path: Path) -> Any:
@@ -77,15 +88,50 @@ def load_script(path: Path) -> Any:
 class TorchScriptSource(TorchSource):
     """TorchScript as a source: PyTorch's own interpreter runs it, and ours is what is lowered."""
 
+    script: Any
+    constants: Mapping[str, Constant]
+
     def lower(self, to: str, path: Path) -> None:
         """Write the float artifact."""
-        script = self._call.module
+        called = self._call
         try:
-            self._call = self._call.with_module(Interpreted(self.path, script))
+            self._call = called.with_module(Interpreted(self.path, self.script, self.constants))
             self._call.answers(self.path, self._call.examples)  # what fails without an exporter has the clearer error
             super().lower(to, path)
         finally:
-            self._call = self._call.with_module(script)
+            self._call = called
+
+
+def _part(spec: SourceSpec, script: Any) -> Any:
+    """Return the part of a module that is the model.
+
+    Raises:
+        UnknownNameError: If there is no such part.
+    """
+    parts = {name: part for name, part in script.named_modules() if name and hasattr(part, "forward")}
+    if spec.submodule is None:
+        return script
+    if spec.submodule not in parts:
+        raise UnknownNameError("--submodule", spec.submodule, [name for name in parts if name.count(".") < 2])
+    return parts[spec.submodule]
+
+
+def _holding(script: Any, names: Sequence[str], constants: Mapping[str, Constant]) -> Any:
+    """Return a module that takes the tensors alone."""
+    import torch
+
+    if not constants:
+        return script
+
+    class Holding(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.script = script
+
+        def forward(self, *tensors: Any) -> Any:
+            return self.script(**dict(zip(names, tensors, strict=True)), **constants)
+
+    return Holding().eval()
 
 
 def _check_code(path: Path) -> None:
@@ -107,14 +153,27 @@ def _check_code(path: Path) -> None:
             raise UnsafeFileError(path, reason, TRACE)
 
 
-def _parameters(path: Path, script: Any) -> list[str]:
-    """Return the names of forward's parameters, which must be tensors."""
-    with foreign(path, "it has no forward method", TRACE, ArtifactError):
+def _parameters(spec: SourceSpec, script: Any) -> list[str]:
+    """Return the names of forward's parameters that are tensors; others must be constant.
+
+    Raises:
+        ArtifactError: If there is no forward.
+        ConversionError: If a parameter is no tensor and has no value.
+        UsageError: If a constant is none.
+    """
+    with foreign(spec.path, "it has no forward method", TRACE, ArtifactError):
         arguments = script.forward.schema.arguments[1:]
-    odd = [f"{a.name} ({a.type})" for a in arguments if str(a.type) != "Tensor" and not a.has_default_value()]
+    kinds = {a.name: str(a.type) for a in arguments}
+    tensors = [name for name, kind in kinds.items() if kind == "Tensor"]
+    check_constants(spec.constants, {n: k for n, k in kinds.items() if k in ("int", "float", "bool")}, tensors)
+    given = {*tensors, *spec.constants}
+    odd = [a for a in arguments if a.name not in given and not a.has_default_value()]
     if odd:
-        raise ConversionError(path, f"takes what is no tensor: {', '.join(odd)}", TRACE)
-    return [a.name for a in arguments if str(a.type) == "Tensor"]
+        fix = f"give it a value: --constant {odd[0].name}=NUMBER"
+        listed = ", ".join(f"{a.name} ({a.type})" for a in odd)
+        simple = str(odd[0].type) in ("int", "float", "bool")
+        raise ConversionError(spec.path, f"takes what is no tensor: {listed}", fix if simple else TRACE)
+    return tensors
 
 
 def _shapes(spec: SourceSpec, names: list[str]) -> dict[str, tuple[int, ...]]:

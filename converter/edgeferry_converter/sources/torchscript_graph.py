@@ -19,6 +19,9 @@ Values = dict[str, Any]
 
 STATIC = "give each size with --shape, or trace the module for these sizes: torch.jit.trace(module.eval(), inputs)"
 
+TENSOR = object()
+"""Stands for an input that flows in."""
+
 BUILDERS: Mapping[str, Callable[..., Any]] = {
     "prim::ListConstruct": lambda *parts: list(parts),
     "prim::TupleConstruct": lambda *parts: tuple(parts),
@@ -56,12 +59,13 @@ ARITHMETIC: Mapping[str, Callable[..., Any]] = {
 """What means arithmetic where no tensor takes part."""
 
 
-def Interpreted(path: Path, script: Any) -> Any:  # noqa: N802 (it is a module's constructor to its callers)
+def Interpreted(path: Path, script: Any, constants: Mapping[str, Any]) -> Any:  # noqa: N802 (it is a module's constructor to its callers)
     """Make an ``nn.Module`` of a TorchScript module.
 
     Args:
         path: The file, for errors.
         script: A loaded ``torch.jit.ScriptModule`` in evaluation mode; it stays as it is.
+        constants: The values of parameters of ``forward`` that are no tensors.
 
     Raises:
         ConversionError: If it changes its own state, or PyTorch cannot freeze it.
@@ -75,7 +79,10 @@ def Interpreted(path: Path, script: Any) -> Any:  # noqa: N802 (it is a module's
     stateful = {node.s("name") for node in frozen.graph.findAllNodes("prim::SetAttr")}
     if stateful:
         reason = f"keeps state between calls (it sets {', '.join(sorted(stateful))})"
-        raise ConversionError(path, reason, "let forward take the state and return the new one, and trace it again")
+        parts = ", ".join(name for name, _ in script.named_children())
+        other = f", or choose a part that keeps none: --submodule, of {parts}" if parts else ""
+        raise ConversionError(path, reason, f"let forward take the state and return the new one{other}")
+    given = [_argument(argument, constants) for argument in script.forward.schema.arguments[1:]]
 
     class Module(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -86,17 +93,24 @@ def Interpreted(path: Path, script: Any) -> Any:  # noqa: N802 (it is a module's
 
         def forward(self, *tensors: Any) -> Any:
             weights = iter([getattr(self, f"weight_{i}") for i in range(len(list(self.buffers())))])
-            constants = {
+            values = {
                 name: next(weights) if isinstance(value, torch.Tensor) else value
                 for name, value in _constants(frozen.graph).items()
             }
             names = [value.debugName() for value in frozen.graph.inputs()][1:]
-            values = {**constants, **dict(zip(names, tensors, strict=False))}
-            values |= dict.fromkeys(names[len(tensors) :])
+            flowing = iter(tensors)
+            values |= {n: next(flowing) if g is TENSOR else g for n, g in zip(names, given, strict=True)}
             answers = _run(path, frozen.graph, values)
             return answers[0] if len(answers) == 1 else tuple(answers)
 
     return Module()
+
+
+def _argument(argument: Any, constants: Mapping[str, Any]) -> Any:
+    """Return the value of a parameter of ``forward``, or that it is a tensor, which flows in."""
+    if str(argument.type) == "Tensor":
+        return TENSOR
+    return constants.get(argument.name, argument.default_value)
 
 
 def _constants(graph: Any) -> Values:

@@ -83,6 +83,18 @@ def write(model: Any, path: Path) -> None:
     path.write_bytes(model.SerializeToString(deterministic=True))
 
 
+def write_graph(model: Any, path: Path) -> None:
+    """Write the graph alone, into the folder in which the weights lie that were left outside."""
+    import onnx
+
+    graph = onnx.ModelProto()
+    graph.CopyFrom(model)
+    for tensor in filter(is_outside, tensors(graph)):
+        place = _place(tensor)
+        _put_outside(tensor, place._replace(file=Path(place.file).name))
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
 def is_split(model: Any) -> bool:
     """Tell whether large weights lie in other files."""
     return any(map(is_outside, tensors(model)))

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeferry_converter import Recipe, convert, plan
+from edgeferry_converter import Recipe, convert, inspect, plan
 from edgeferry_converter.data import Samples, open_data
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize import Job, Outcome, quantize, support, tflite_recipe
-from edgeferry_converter.quantize.onnx_weights import Plan, integers, pack_int4
+from edgeferry_converter.quantize.onnx_weights import Layout, integers, pack_int4
 from edgeferry_converter.quantize.support import Way, refusal, ways
 from edgeferry_runtime.errors import ConversionError, MissingFileError, UsageError
 from edgeferry_runtime.model import load
@@ -182,8 +182,9 @@ def test_an_operator_without_a_precision_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("recipe", "said"),
     [
-        (Recipe("onnx", "dynamic", override=(Override("int8", "x"),)), "kept float32"),
+        (Recipe("onnx", "dynamic", override=(Override("int8", "x"),)), "give --calibrate"),
         (Recipe("onnx", override=(Override("none", "x"),)), "nothing to override"),
+        (Recipe("tflite", override=(Override("none", "x"),)), "nothing to override"),
         (Recipe("tflite", "dynamic", override=(Override("int8", "x"),)), "give --calibrate"),
         (Recipe("tflite", "int16x8"), "give --calibrate"),
         (Recipe("onnx", "dynamic", aeq_recipe=Path("x.json")), "is a recipe for TFLite"),
@@ -201,14 +202,14 @@ def test_a_recipe_that_no_engine_runs_is_refused_when_it_is_asked_for(
 @pytest.mark.parametrize("to", FLOAT)
 def test_int4_needs_a_matrix(to: str, tmp_path: Path) -> None:
     kind = "FULLY_CONNECTED" if to == "tflite" else "Gemm"
-    with pytest.raises(ConversionError, match=r"nothing else becomes int4.*weight-only"):
+    with pytest.raises(ConversionError, match=r"nothing else becomes int4 by itself.*weight-only"):
         make(Way(to, "weight-only-int4"), tmp_path / "m", overrides=(Override("none", operator=kind),))
 
 
 @pytest.mark.parametrize(("depth", "block_size"), [(64, 32), (72, 32), (7, 0), (33, 64)])
 def test_blocks_reach_over_any_depth(depth: int, block_size: int) -> None:
     weights = np.random.default_rng(0).standard_normal((depth, 5)).astype("f4")
-    found, scale = integers(weights, Plan(4, 1, 0, block_size))
+    found, scale = integers(weights, Layout(4, 1, block_size))
     assert np.abs(found).max() <= 7
     assert scale.shape == ((-(-depth // block_size), 5) if block_size else (5,))
     wide = np.repeat(scale, block_size, axis=0)[:depth] if block_size else scale
@@ -230,6 +231,34 @@ def test_a_ragged_matrix_runs_in_onnx_runtime(flipped: bool, block_size: int, tm
     with load(source) as whole, load(tmp_path / "q.onnx") as model:
         error = compare_output("y", whole.run({"x": x})["y"], model.run({"x": x})["y"])
     assert error.snr_db > 10
+
+
+@pytest.mark.parametrize("block_size", [32, 64])
+def test_blocks_of_weights_alone_meet_float_activations_in_tflite(block_size: int, tmp_path: Path) -> None:
+    """The same as a float model that holds the nearest values which the blocks can have."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    make(Way("tflite", "weight-only-int4", block_size), tmp_path / "m.tflite")
+    assert not (tmp_path / tflite_recipe.FILE).exists(), "the quantizer's recipe does not say it all"
+    model = flatbuffer_utils.read_model(str(FLOAT["tflite"]))
+    graph = model.subgraphs[0]
+    (head,) = [op for op in graph.operators if model.operatorCodes[op.opcodeIndex].builtinCode == 9]
+    weight = graph.tensors[head.inputs[1]]
+    values = np.frombuffer(bytes(model.buffers[weight.buffer].data), np.float32).reshape(weight.shape)
+    found, scale = integers(values.T, Layout(4, 1, block_size))
+    held = (found * np.repeat(scale, block_size, axis=0)).T.astype(np.float32)
+    model.buffers[weight.buffer].data = np.frombuffer(held.tobytes(), np.uint8)
+    flatbuffer_utils.write_model(model, str(tmp_path / "held.tflite"))
+    (shown,) = [layer for layer in inspect(tmp_path / "m.tflite").layers if layer.operator == "FULLY_CONNECTED"]
+    assert (shown.precision, shown.parameters) == ("float32 x int4", values.size + len(held))
+    make(
+        Way("tflite", "weight-only-int4", block_size),
+        tmp_path / "head.tflite",
+        overrides=(Override("none", operator="CONV_2D"), Override("none", operator="DEPTHWISE_CONV_2D")),
+    )
+    with load(tmp_path / "head.tflite") as blocks, load(tmp_path / "held.tflite") as whole:
+        for sample in samples_of("tflite").take(8):
+            np.testing.assert_allclose(blocks.run(sample)["digit"], whole.run(sample)["digit"], atol=1e-5)
 
 
 def test_two_values_share_a_byte() -> None:

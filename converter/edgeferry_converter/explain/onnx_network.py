@@ -12,7 +12,7 @@ from edgeferry_converter.explain.network import Op, Program, Stored, upstream
 from edgeferry_converter.quantize.onnx import QUANTIZED_OPS
 from edgeferry_converter.quantize.onnx_prepare import graphs, prepare
 from edgeferry_converter.quiet import foreign, require
-from edgeferry_runtime.engines.onnxruntime import import_engine
+from edgeferry_runtime.engines.onnxruntime import FLOAT_MATRICES, import_engine
 from edgeferry_runtime.errors import ArtifactError, EngineError
 from edgeferry_runtime.scratch import scratch
 from edgeferry_runtime.tensors import Array, Quantization
@@ -108,8 +108,10 @@ class OnnxNetwork:
         part.opset_import.extend(self._model.opset_import)
         part.functions.extend(self._model.functions)
         with foreign(self.path, "its engine refuses a part of it", error=EngineError):
+            options = onnxruntime.SessionOptions()
+            options.add_session_config_entry(*FLOAT_MATRICES)
             session = onnxruntime.InferenceSession(
-                part.SerializeToString(), providers=["CPUExecutionProvider"], disabled_optimizers=WITHOUT
+                part.SerializeToString(), options, providers=["CPUExecutionProvider"], disabled_optimizers=WITHOUT
             )
         stored = {name: self.stored(name) for name in wanted}
 

@@ -90,11 +90,11 @@ def _activation(graph: Graph, node: Node) -> str:
 
 def _is_plain(graph: Graph, key: str) -> bool:
     """Tell whether an input is several float constants, or a cast of some that is not from integers."""
-    if key not in graph.fixed or ((maker := graph.makers.get(key)) and maker.operator in ONNX_CASTS):
+    maker = graph.makers.get(key)
+    if key not in graph.fixed or (maker and maker.operator in ONNX_CASTS):
         return False
-    return any(
-        graph.values[c].dtype.startswith("float") and (graph.values[c].elements or 0) > 1 for c in graph.constants(key)
-    )
+    constants = [graph.values[constant] for constant in graph.constants(key)]
+    return any(value.dtype.startswith("float") and (value.elements or 0) > 1 for value in constants)
 
 
 def _shape(graph: Graph, node: Node) -> tuple[int, ...] | None:

@@ -93,6 +93,8 @@ def _read(graph: Any, outer: Mapping[str, Value]) -> Graph:
             values[node.output[0]] = _constant(node.output[0], tensor)
         elif node.op_type != "Constant":
             nodes.append(_node(node, i))
+    for node in nodes:
+        _spread(node, values)
     values |= {node.inputs[1]: _unpacked(values[node.inputs[1]], node) for node in nodes if _is_packed(node, values)}
     constants = {t.name for t in graph.initializer}
     inputs = tuple(v.name for v in graph.input if v.name not in constants)
@@ -119,6 +121,16 @@ def _constant(name: str, tensor: Any) -> Value:
     value = Value(name, tuple(tensor.dims), _dtype(tensor.data_type))
     stored = -(-(value.elements or 0) * BITS.get(value.dtype, 0) // 8)
     return Value(name, value.shape, value.dtype, stored=stored, buffer=name)
+
+
+def _spread(node: Node, values: dict[str, Value]) -> None:
+    """Tell what ONNX Runtime's own casts make, which shape inference does not know."""
+    kind = {"com.microsoft.QuantizeLinear": 2, "com.microsoft.DequantizeLinear": 1}.get(node.operator)
+    if kind is not None and len(node.inputs) > kind and node.inputs[0] in values:
+        dtype = values[node.inputs[kind]].dtype if node.inputs[kind] in values else ""
+        before = values.get(node.outputs[0])
+        shape = before.shape if before and before.shape is not None else values[node.inputs[0]].shape
+        values[node.outputs[0]] = Value(node.outputs[0], shape, dtype)
 
 
 def _is_packed(node: Node, values: Mapping[str, Value]) -> bool:

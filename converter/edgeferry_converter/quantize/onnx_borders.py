@@ -39,7 +39,7 @@ def make_borders_integer(model: Any, ranges: Mapping[str, tuple[float, float]], 
         for value in values:
             if value.type.tensor_type.elem_type == TensorProto.FLOAT:
                 steps = _steps(ranges[value.name], unsigned)
-                found[value.name] = strip(graph, value.name) or add(graph, value.name, steps)
+                found[value.name] = strip(graph, value.name, steps[1].dtype) or add(graph, value.name, steps)
                 value.type.tensor_type.elem_type = TensorProto.UINT8 if unsigned else TensorProto.INT8
     entry = model.metadata_props.add()
     entry.key, entry.value = METADATA_KEY, json.dumps(found, sort_keys=True)
@@ -80,13 +80,13 @@ def _node(graph: Any, kind: str, tensors: tuple[str, str], steps: Steps) -> Any:
     return helper.make_node(kind, [tensors[0], *names], [tensors[1]], f"{tensors[0]}_border")
 
 
-def _strip_input(graph: Any, name: str) -> dict[str, Any] | None:
-    """Let the consumers of an input's QuantizeLinear read the input itself; it must be the only consumer."""
+def _strip_input(graph: Any, name: str, dtype: Any) -> dict[str, Any] | None:
+    """Let the consumers of an input's QuantizeLinear read the input itself; none else may read it."""
     consumers = [node for node in _nodes(graph) if name in node.input]
     if not consumers or any(node.op_type != "QuantizeLinear" for node in consumers):
         return None
     parameters = [_parameters(graph, node) for node in consumers]
-    if any(p != parameters[0] for p in parameters):
+    if any(p != parameters[0] for p in parameters) or any(_stored(graph, node) != dtype for node in consumers):
         return None
     for node in consumers:
         _rename_uses(graph, node.output[0], name)
@@ -94,10 +94,12 @@ def _strip_input(graph: Any, name: str) -> dict[str, Any] | None:
     return parameters[0]
 
 
-def _strip_output(graph: Any, name: str) -> dict[str, Any] | None:
+def _strip_output(graph: Any, name: str, dtype: Any) -> dict[str, Any] | None:
     """Let an output be what its DequantizeLinear read; the node stays where others still need its floats."""
     node = next((node for node in graph.node if name in node.output), None)
     if node is None or node.op_type != "DequantizeLinear" or node.input[0] in {v.name for v in graph.input}:
+        return None
+    if _stored(graph, node) != dtype:
         return None
     parameters = _parameters(graph, node)
     stored, real = node.input[0], f"{name}_dequantized"
@@ -137,3 +139,10 @@ def _parameters(graph: Any, node: Any) -> dict[str, Any]:
     scale = numpy_helper.to_array(weights[node.input[1]]).ravel()
     zero_point = numpy_helper.to_array(weights[node.input[2]]).ravel()
     return {"scale": [float(s) for s in scale], "zero_point": [int(z) for z in zero_point], "axis": None}
+
+
+def _stored(graph: Any, node: Any) -> Any:
+    """Return the dtype of what a QuantizeLinear makes, or a DequantizeLinear reads."""
+    from onnx import numpy_helper
+
+    return next(numpy_helper.to_array(tensor).dtype for tensor in graph.initializer if tensor.name == node.input[2])

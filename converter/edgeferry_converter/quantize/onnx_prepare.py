@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from edgeferry_converter import onnx_file
+
 MIN_OPSET = 13
 """QuantizeLinear has an axis, which weights per channel need, from this operator set on."""
 
@@ -23,26 +25,42 @@ def prepare(model: Any, target: Path) -> None:
     """Raise the operator set, fold constants, fuse, infer shapes, and write the result to `target`.
 
     Optimizing joins what the quantizer would otherwise quantize apart, such as a convolution and its bias. Where
-    ONNX Runtime cannot optimize a model, it goes on with inferred shapes alone.
+    ONNX Runtime cannot optimize a model, or one file cannot hold it, it goes on with inferred shapes alone.
     """
-    import onnx
     from onnx import version_converter
-    from onnxruntime.quantization.shape_inference import quant_pre_process
 
     _weights_are_no_inputs(model)
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     if opset < MIN_OPSET:
         model = version_converter.convert_version(model, MIN_OPSET)
+    prepared = _inferred(model) if onnx_file.is_split(model) else _optimized(model, target)
+    _biases_are_vectors(prepared.graph)
+    _forget_shapes_of_weights(prepared.graph)
+    _name_nodes(prepared.graph)
+    onnx_file.write(prepared, target)
+
+
+def _optimized(model: Any, target: Path) -> Any:
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
     whole = target.with_suffix(".whole.onnx")
     onnx.save(model, str(whole))
     quant_pre_process(str(whole), str(target), skip_symbolic_shape=True)
     prepared = onnx.load(str(target))
-    if [v.name for v in prepared.graph.output] != [v.name for v in model.graph.output]:
-        prepared = onnx.shape_inference.infer_shapes(model)
-    _biases_are_vectors(prepared.graph)
-    _forget_shapes_of_weights(prepared.graph)
-    _name_nodes(prepared.graph)
-    onnx.save(prepared, str(target))
+    same = [v.name for v in prepared.graph.output] == [v.name for v in model.graph.output]
+    return prepared if same else _inferred(model)
+
+
+def _inferred(model: Any) -> Any:
+    """Infer shapes, and say so: the quantizers would otherwise copy the model to infer them themselves."""
+    import onnx
+    from onnxruntime.quantization.quant_utils import add_infer_metadata
+
+    inferred = onnx.shape_inference.infer_shapes(model)
+    if onnx_file.is_split(inferred):
+        add_infer_metadata(inferred)
+    return inferred
 
 
 def _weights_are_no_inputs(model: Any) -> None:
@@ -65,7 +83,7 @@ def _biases_are_vectors(graph: Any) -> None:
         if bias is not None and len(bias.dims) == 2 and bias.dims[0] == 1:
             name = f"{bias.name}_vector"
             if name not in weights:
-                weights[name] = numpy_helper.from_array(numpy_helper.to_array(bias).reshape(-1), name)
+                weights[name] = numpy_helper.from_array(onnx_file.values(bias).reshape(-1), name)
                 graph.initializer.append(weights[name])
             node.input[2] = name
     drop_unused_weights(graph)
@@ -93,6 +111,6 @@ def drop_unused_weights(graph: Any) -> None:
     """Remove the weights of a graph that nothing in it reads."""
     used = {name for inner in graphs(graph) for node in inner.node for name in node.input}
     used |= {value.name for value in graph.output}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
+    for i in reversed(range(len(graph.initializer))):  # in place: the others are not copied
+        if graph.initializer[i].name not in used:
+            del graph.initializer[i]

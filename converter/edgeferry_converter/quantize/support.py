@@ -15,6 +15,9 @@ from edgeferry_runtime.errors import UsageError
 from edgeferry_runtime.numerics import TOLERANCES
 
 INT4 = ("dynamic-int4", "weight-only-int4")
+INT8_BELOW = {"dynamic-int4": "dynamic", "weight-only-int4": "weight-only"}
+"""What the operators get that are no matrix multiplications: int4 ruins convolutions."""
+
 STATIC = ("int8", "int16x8")
 """They need the range of every activation."""
 
@@ -78,14 +81,7 @@ class Refusal:
 
 def refusal(way: Way) -> Refusal | None:
     """Say why a combination cannot be had; None where it can."""
-    return _precision(way) or _blocks(way) or _borders(way) or _activations(way)
-
-
-def _precision(way: Way) -> Refusal | None:
-    if (way.to, way.quantize) == ("onnx", "dynamic-int4"):
-        reason = "ONNX has no operator that multiplies int4 weights with activations quantized at run time"
-        return Refusal("--quantize dynamic-int4", reason, "use --quantize weight-only-int4, or --to tflite")
-    return None
+    return _blocks(way) or _borders(way) or _activations(way)
 
 
 def _blocks(way: Way) -> Refusal | None:
@@ -93,9 +89,6 @@ def _blocks(way: Way) -> Refusal | None:
     if way.block_size and way.quantize not in INT4:
         reason = f"is for int4 weights, and --quantize is {way.quantize}"
         return Refusal(subject, reason, "leave it out, or use --quantize weight-only-int4")
-    if way.block_size and (way.to, way.quantize) == ("tflite", "weight-only-int4"):
-        reason = "TFLite has no operator that turns blocks of int4 weights into floats"
-        return Refusal(subject, reason, "use --quantize dynamic-int4, or leave the blocks out")
     return None
 
 
@@ -155,11 +148,8 @@ def _check_aeq(recipe: _Asked) -> None:
 
 
 def _check_override(recipe: _Asked, override: Override) -> None:
-    if recipe.quantize == "none" and recipe.to == "onnx":
+    if recipe.quantize == "none" and override.precision == "none":
         raise UsageError(override, "has nothing to override: every layer is float32", "add --quantize int8, or another")
-    if recipe.to == "onnx" and override.precision != "none":
-        reason = "layers of an ONNX model can be kept float32, and have no other precision of their own"
-        raise UsageError(override, reason, "use =none, or --to tflite")
 
 
 def needs_ranges(quantize: str, overrides: Sequence[Override] = ()) -> bool:

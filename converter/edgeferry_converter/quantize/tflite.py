@@ -15,6 +15,8 @@ from typing import Any
 
 from edgeferry_converter.quantize import Job, Outcome, tflite_recipe
 from edgeferry_converter.quantize.calibration.observer import Statistics
+from edgeferry_converter.quantize.support import INT8_BELOW
+from edgeferry_converter.quantize.tflite_blocks import store_in_blocks
 from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.signature import pack
@@ -26,11 +28,11 @@ FLOAT32, FLOAT16, UINT8, INT8, INT4 = 0, 1, 3, 9, 17
 STORED = {FLOAT32: "float32", FLOAT16: "float16", INT8: "int8", INT4: "int4"}
 WITH_WEIGHTS = (3, 4, 7, 9, 67, 126, 16, 24, 35, 44, 46)
 """Convolutions, EMBEDDING_LOOKUP, FULLY_CONNECTED, TRANSPOSE_CONV, BATCH_MATMUL, and the kinds of LSTM and RNN."""
-DEQUANTIZE = 6
+DEQUANTIZE, RESHAPE = 6, 22
 
 
 def quantize_tflite(job: Job) -> Outcome:
-    """Quantize one float ``.tflite`` file; the quantizer's own recipe is written beside the target.
+    """Quantize one float ``.tflite`` file; its recipe is written beside the target where that says it all.
 
     Raises:
         UsageError: If an override matches no layer, or one that cannot have its precision.
@@ -41,16 +43,20 @@ def quantize_tflite(job: Job) -> Outcome:
     content = _read(job)
     from ai_edge_litert.tools import flatbuffer_utils as flatbuffers
 
-    entries = tflite_recipe.build(job, flatbuffers.read_model_from_bytearray(content))
+    model = flatbuffers.read_model_from_bytearray(content)
+    entries = tflite_recipe.build(job, model)
+    blocks = {name for layer in tflite_recipe.stored_in_blocks(job, model) for name in layer.names}
     ranges = calibrated_ranges(job, content) if tflite_recipe.needs_ranges(entries) else None
     with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
         quantized = flatbuffers.read_model_from_bytearray(_run(content, entries, ranges))
     original = flatbuffers.read_model_from_bytearray(content)
+    store_in_blocks(quantized, blocks, job.block_size)
     _refuse_untouched(job, quantized)
     restore_borders(original, quantized)
     _check_borders(job, original, quantized)
     job.target.write_bytes(pack(quantized))
-    tflite_recipe.write(entries, job.target.parent)
+    if not blocks:
+        tflite_recipe.write(entries, job.target.parent)
     return Outcome({"ai-edge-quantizer": version("ai-edge-quantizer")}, stored_layers(quantized))
 
 
@@ -90,7 +96,7 @@ def _run(content: bytes, entries: tflite_recipe.Entries, ranges: dict[str, dict[
 def _refuse_untouched(job: Job, quantized: Any) -> None:
     if not any(_is_quantized(tensor) or tensor.type == FLOAT16 for tensor in _tensors(quantized)):
         raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
-    below = tflite_recipe.INT8_BELOW.get(job.precision)
+    below = INT8_BELOW.get(job.precision)
     if below and job.aeq_recipe is None and not any(tensor.type == INT4 for tensor in _tensors(quantized)):
         reason = "has no fully connected layer, and nothing else becomes int4 by itself"
         raise ConversionError(job.subject, reason, f"use --quantize {below}, or override an operator, such as CONV_2D")
@@ -101,12 +107,10 @@ def stored_layers(model: Any) -> dict[str, int]:
     found: Counter[str] = Counter()
     for graph in model.subgraphs:
         codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
-        origin = {
-            output: operator.inputs[0]
-            for operator, code in zip(graph.operators, codes, strict=True)
-            if code == DEQUANTIZE
-            for output in operator.outputs
-        }
+        origin: dict[int, int] = {}
+        for operator, code in zip(graph.operators, codes, strict=True):
+            if code in (DEQUANTIZE, RESHAPE):
+                origin[operator.outputs[0]] = origin.get(operator.inputs[0], operator.inputs[0])
         for operator, code in zip(graph.operators, codes, strict=True):
             stored = [graph.tensors[origin.get(i, i)] for i in operator.inputs[:3] if i != -1]
             kept = [t for t in stored if is_constant(model, t) and t.type in STORED and len(t.shape) > 1]

@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeferry_converter.overrides import Layer, Override, resolve
 from edgeferry_converter.quantize import Job
+from edgeferry_converter.quantize.support import INT8_BELOW
 from edgeferry_runtime.errors import MissingFileError, UsageError
 from edgeferry_runtime.numerics import TOLERANCES
 
@@ -21,9 +22,6 @@ FILE = "aeq_recipe.json"
 """The recipe's name beside an artifact and in a bundle."""
 
 EVERY = ".*"
-INT8_BELOW = {"dynamic-int4": "dynamic", "weight-only-int4": "weight-only"}
-"""What the operators get that are no matrix multiplications: int4 ruins convolutions."""
-
 Entries = list[dict[str, Any]]
 
 
@@ -112,13 +110,38 @@ def build(job: Job, model: Any) -> Entries:
     _add_base(manager, job)
     operators = list(_operators(model))
     for layer, operation, depth in operators:
-        if job.block_size and operation in _matrices() and depth % job.block_size:
+        if _has_blocks(job) and operation in _matrices() and depth % job.block_size:
             add(manager, job.precision, _exactly(layer), operation)
+    for layer, operation in stored_in_blocks(job, model).items():
+        add(manager, "none", _exactly(layer), operation)
     if job.precision in ("int8", "int16x8"):
         _keep_loops_float(manager, model)
     _add_overrides(manager, job.overrides, [(layer, operation) for layer, operation, _ in operators])
     entries: Entries = manager.get_quantization_recipe()
     return entries
+
+
+def stored_in_blocks(job: Job, model: Any) -> dict[Layer, Any]:
+    """Return the layers, with their kind, that get blocks of int4 and float computation, which the quantizer has not.
+
+    It leaves them float.
+    """
+    from ai_edge_quantizer.qtyping import TFLOperationName as Kind
+
+    if not job.block_size or job.precision != "weight-only-int4":
+        return {}
+    operators = list(_operators(model))
+    own = resolve(job.overrides, [layer for layer, _, _ in operators])
+    return {
+        layer: kind
+        for i, (layer, kind, depth) in enumerate(operators)
+        if kind == Kind.FULLY_CONNECTED and depth and depth % job.block_size == 0 and i not in own
+    }
+
+
+def _has_blocks(job: Job) -> bool:
+    """Tell whether the quantizer itself makes blocks."""
+    return bool(job.block_size) and job.precision == "dynamic-int4"
 
 
 def _add_base(manager: Any, job: Job) -> None:
@@ -127,7 +150,7 @@ def _add_base(manager: Any, job: Job) -> None:
     add(manager, INT8_BELOW.get(job.precision, job.precision), EVERY, Kind.ALL_SUPPORTED)
     if job.precision in INT8_BELOW:
         for kind in _matrices():
-            add(manager, job.precision, EVERY, kind, job.block_size)
+            add(manager, job.precision, EVERY, kind, job.block_size if _has_blocks(job) else 0)
     if job.precision in ("int8", "int16x8") and job.io_dtype != "int8":
         for border in (Kind.INPUT, Kind.OUTPUT):
             add(manager, "uint8" if job.io_dtype == "uint8" else "none", EVERY, border)

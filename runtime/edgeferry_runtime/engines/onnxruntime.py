@@ -19,6 +19,9 @@ FATAL = 4
 
 PROVIDER = "CPUExecutionProvider"
 
+FLOAT_MATRICES = ("session.qdq_matmulnbits_accuracy_level", "1")
+"""Multiply dequantized weights with float32 activations; by itself ONNX Runtime rounds these to int8."""
+
 QUANTIZATION_KEY = "edgeferry.quantization"
 """The model's metadata that tells how integer inputs and outputs map to real values."""
 
@@ -124,6 +127,7 @@ def _refusals(runtime: Any) -> tuple[type[Exception], ...]:
 def _options(runtime: Any, delegate: Delegate, prepack: bool) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
+    options.add_session_config_entry(*FLOAT_MATRICES)
     if delegate.threads is not None:
         options.intra_op_num_threads = delegate.threads
     if not prepack:

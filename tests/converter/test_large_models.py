@@ -20,6 +20,7 @@ from edgeferry_runtime.artifact_files import artifact_sha256, artifact_size, com
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import BundleError, CorruptFileError, MissingFileError
 from edgeferry_runtime.guard import check_artifact
+from edgeferry_runtime.numerics import Tolerance
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -109,6 +110,55 @@ def test_labels_travel_in_the_graph(tmp_path: Path, limit: Callable[[int], None]
     graph = onnx.load(str(bundle.artifact), load_external_data=False)
     assert "labels" in {entry.key for entry in graph.metadata_props}
     assert bundle.artifact.stat().st_size < 10_000
+
+
+SMALLER = {
+    "fp16": ("float16", 37_000),
+    "weight-only": ("int8", 21_000),
+    "weight-only-int4": ("int4", 13_000),
+    "dynamic": ("int8", 22_000),
+    "int8": ("int8", 22_000),
+}
+"""What a precision stores weights as, and the bytes that the artifact then takes at most."""
+
+
+@pytest.mark.parametrize("precision", SMALLER)
+def test_smaller_precisions_are_one_file_again(precision: str, tmp_path: Path, limit: Callable[[int], None]) -> None:
+    """The float weights are beyond the limit, the narrow ones are not."""
+    limit(40_000)
+    stored, largest = SMALLER[precision]
+    bundle = quantized(tmp_path, precision)
+    assert companions(bundle.artifact) == ()
+    assert bundle.artifact.stat().st_size < largest
+    assert bundle.manifest.verification["layers"] == {stored: LAYERS}
+    assert bundle.manifest.verification["float_bytes"] > 65_536
+
+
+@pytest.mark.parametrize("precision", SMALLER)
+def test_smaller_precisions_beyond_the_limit(precision: str, tmp_path: Path, limit: Callable[[int], None]) -> None:
+    limit(6_000)
+    bundle = quantized(tmp_path, precision)
+    assert companions(bundle.artifact) == (bundle.path / "model.onnx.data",)
+    assert bundle.artifact.stat().st_size < 10_000
+    assert bundle.manifest.verification["layers"] == {SMALLER[precision][0]: LAYERS}
+    bundle.check()
+
+
+def test_they_are_the_same_however_they_are_kept(tmp_path: Path, limit: Callable[[int], None]) -> None:
+    whole = weights(quantized(tmp_path / "whole", "weight-only").artifact)
+    limit(6_000)
+    split = weights(quantized(tmp_path / "split", "weight-only").artifact)
+    assert whole.keys() == split.keys()
+    assert all(np.array_equal(values, split[name]) for name, values in whole.items())
+
+
+def quantized(folder: Path, precision: str) -> Bundle:
+    folder.mkdir(exist_ok=True)
+    data = folder / "x.npy"
+    np.save(data, np.random.default_rng(1).random((20, WIDTH), dtype=np.float32))
+    extra = {"calibrate" if precision == "int8" else "probe": data}
+    tolerance = Tolerance(min_snr_db=5)
+    return convert(chain(folder / "in"), folder / "b", to="onnx", quantize=precision, tolerance=tolerance, **extra)
 
 
 def test_nothing_is_left_where_the_checker_refuses(

@@ -162,3 +162,12 @@ def test_a_file_that_ends_too_early(tmp_path: Path) -> None:
         onnx_file.write(read, tmp_path / "out.onnx")
     with pytest.raises(ValueError, match="greater than file size"):
         onnx_file.values(read.graph.initializer[1])
+
+
+def test_a_graph_is_written_into_the_folder_of_its_weights(tmp_path: Path) -> None:
+    path = saved(tmp_path / "in")
+    read = onnx_file.read(path)
+    read.graph.name = "another"
+    onnx_file.write_graph(read, path.parent / "other.onnx")
+    np.testing.assert_array_equal(arrays(path.parent / "other.onnx")["c"], WEIGHTS["c"])
+    np.testing.assert_array_equal(onnx_file.values(read.graph.initializer[2]), WEIGHTS["c"])

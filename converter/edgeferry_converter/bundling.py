@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from edgeferry_converter.batches import describe
 from edgeferry_converter.data import declared_range
 from edgeferry_converter.quantize import tflite_recipe
-from edgeferry_converter.sources import Source
+from edgeferry_converter.sources import Entry, Source
 from edgeferry_runtime import __version__
 from edgeferry_runtime.artifact_files import artifact_sha256, companions, sha256_file
-from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, write_bundle
+from edgeferry_runtime.bundle import LABELS, PROBE, RECIPE, Bundle, Manifest, Probe, SignatureSpec, write_bundle
 from edgeferry_runtime.errors import DataError, MissingFileError
 from edgeferry_runtime.numerics import OutputError, is_distribution
 from edgeferry_runtime.tensors import TensorSpec
@@ -41,6 +41,8 @@ class Proof:
         calibration: The calibration set's hash and number of samples, and the method; empty where there was none.
         warnings: What was seen of the calibration set that need not be right.
         batch: The distance of each output on several samples at once; None where the batch is fixed.
+        signature: The name of the signature that all this is of, where there are several.
+        others: What was found of the other ones, by name.
     """
 
     probe: Probe
@@ -55,6 +57,13 @@ class Proof:
     calibration: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     batch: tuple[OutputError, ...] | None = None
+    signature: str = ""
+    others: Mapping[str, Proof] = field(default_factory=dict)
+
+    @property
+    def signatures(self) -> Mapping[str, Proof]:
+        """What was found of each signature by name, this one first; empty where there are not several."""
+        return {self.signature: self, **self.others} if self.others else {}
 
 
 def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -> Bundle:
@@ -64,6 +73,7 @@ def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -
         OutputExistsError: If the output folder exists and is not ours.
     """
     recipe = plan.recipe
+    probes = {key: f"probe-{i}.npz" if i else PROBE for i, key in enumerate(proof.signatures)}
     manifest = Manifest(
         name=plan.name,
         artifact=artifact.name,
@@ -73,9 +83,10 @@ def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -
         outputs=proof.outputs,
         source=_describe(plan, source),
         tolerance=recipe.limits,
-        verification=_report(proof, source.inputs, recipe.seed),
+        verification=_report(proof, source, recipe.seed),
         tools={"edgeferry": __version__, **source.tools, **proof.tools},
         preprocess=recipe.preprocess,
+        signatures={key: SignatureSpec(one.inputs, one.outputs, probes[key]) for key, one in proof.signatures.items()},
     )
 
     def fill(parts: Path) -> None:
@@ -86,6 +97,8 @@ def bundle(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof) -
         if beside.is_file():
             shutil.copyfile(beside, parts / beside.name)
         proof.probe.save(parts / PROBE)
+        for key, other in proof.others.items():
+            other.probe.save(parts / probes[key])
         (parts / RECIPE).write_text(recipe.to_toml(plan.output.absolute()), encoding="utf-8")
         if plan.labels:
             (parts / LABELS).write_text("\n".join(plan.labels) + "\n", encoding="utf-8")
@@ -118,9 +131,9 @@ def hash_source(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _report(proof: Proof, inputs: Sequence[TensorSpec], seed: int) -> dict[str, Any]:
-    """Say what was compared; random inputs are called so, with their ranges."""
-    report: dict[str, Any] = {"probe": proof.origin, "samples": len(proof.probe), "float_bytes": proof.float_bytes}
+def _report(proof: Proof, source: Source, seed: int) -> dict[str, Any]:
+    """Say what was compared, and what was seen on the way."""
+    report: dict[str, Any] = {"float_bytes": proof.float_bytes}
     if proof.float_sha256:
         report["float_sha256"] = proof.float_sha256
     if proof.layers:
@@ -129,11 +142,21 @@ def _report(proof: Proof, inputs: Sequence[TensorSpec], seed: int) -> dict[str, 
         report["calibration"] = dict(proof.calibration)
     if proof.warnings:
         report["warnings"] = list(proof.warnings)
+    report |= _figures(proof, source, seed)
+    if proof.others:
+        entries = source.signatures
+        report["signatures"] = {key: _figures(one, entries[key], seed) for key, one in proof.signatures.items()}
+    return report
+
+
+def _figures(proof: Proof, entry: Entry, seed: int) -> dict[str, Any]:
+    """Say of one signature what was compared; random inputs are called so, with their ranges."""
+    figures: dict[str, Any] = {"probe": proof.origin, "samples": len(proof.probe)}
     if proof.origin == "random":
-        said = ", ".join(f"{spec.name} in {_range(spec)}" for spec in inputs)
-        report["note"] = f"random inputs of seed {seed} ({said}), because no data was given; --probe gives real ones"
-    report |= describe(proof.batch)
-    return {**report, "outputs": [error.to_dict() for error in proof.errors]}
+        said = ", ".join(f"{spec.name} in {_range(spec)}" for spec in entry.inputs)
+        figures["note"] = f"random inputs of seed {seed} ({said}), because no data was given; --probe gives real ones"
+    figures |= describe(proof.batch)
+    return {**figures, "outputs": [error.to_dict() for error in proof.errors]}
 
 
 def _range(spec: TensorSpec) -> str:
@@ -159,13 +182,14 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def check_labels(path: Path | None, labels: Sequence[str], probe: Probe) -> None:
-    """Refuse labels of another number than the classes of every output that is a distribution.
+def check_labels(path: Path | None, labels: Sequence[str], probes: Iterable[Probe]) -> None:
+    """Refuse labels of another number than the classes of every output, of any signature, that is a distribution.
 
     Raises:
         DataError: Naming those outputs.
     """
-    classes = {name: values.shape[-1] for name, values in probe.outputs.items() if is_distribution(values)}
+    outputs = [(name, values) for probe in probes for name, values in probe.outputs.items()]
+    classes = {name: values.shape[-1] for name, values in outputs if is_distribution(values)}
     if labels and classes and len(labels) not in classes.values():
         listed = ", ".join(f"{name!r} has {count}" for name, count in classes.items())
         raise DataError(path, f"has {len(labels)} labels, and the output {listed} classes", "give one label a class")

@@ -28,13 +28,13 @@ NARROW = 8
 """A range so many times narrower than the expected one is said, as one that is a width beyond it is."""
 
 
-def best(to: str, job: Job, probe: Probe) -> tuple[Outcome, dict[str, Any]]:
+def best(to: str, job: Job, probes: Mapping[str, Probe]) -> tuple[Outcome, dict[str, Any]]:
     """Quantize by every method, after one pass over the samples, and keep the artifact with the best outputs.
 
     Args:
         to: The artifact's format.
         job: What to do; its method is not looked at.
-        probe: What the outputs are compared with.
+        probes: What the outputs are compared with, by signature; `""` stands for the only one.
 
     Returns:
         What quantization did, and for the manifest the ``method`` that was kept with the worst output's
@@ -48,15 +48,15 @@ def best(to: str, job: Job, probe: Probe) -> tuple[Outcome, dict[str, Any]]:
         outcomes[method] = quantize(to, replace(job, target=target, calibration=method, statistics=seen))
         if not ratios:
             try_in_child(target)
-        ratios[method] = _worst_ratio(target, probe)
+        ratios[method] = min(_worst_ratio(target, *one) for one in probes.items())
     chosen = max(ratios, key=lambda method: ratios[method])
     job.target.with_name(f"{chosen}-{job.target.name}").rename(job.target)
     figures = {method: {"snr_db": ratio if math.isfinite(ratio) else None} for method, ratio in ratios.items()}
     return outcomes[chosen], {"method": chosen, "tried": figures}
 
 
-def _worst_ratio(artifact: Path, probe: Probe) -> float:
-    with load(artifact) as model:
+def _worst_ratio(artifact: Path, signature: str, probe: Probe) -> float:
+    with load(artifact, signature=signature or None) as model:
         ratios = [error.snr_db for error in compare(probe, model)]
     return min(-math.inf if math.isnan(ratio) else ratio for ratio in ratios)
 

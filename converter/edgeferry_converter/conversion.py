@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from typing import Any
 from edgeferry_converter import calibration as calibrating
 from edgeferry_converter.batches import check_batches, compare_batches
 from edgeferry_converter.bundling import Proof, bundle, check_labels, hash_source, read_labels
-from edgeferry_converter.data import Data, Samples, check_calibration, open_data, random_samples
+from edgeferry_converter.data import ONLY, Data, Samples, check_calibration, open_data
+from edgeferry_converter.exhibits import Exhibit, Shown, gather, needs_ranges
 from edgeferry_converter.explain import floats
 from edgeferry_converter.explain.failures import set_aside
 from edgeferry_converter.metadata import Description, describe
-from edgeferry_converter.quantize import Job, Outcome, quantize, support, tflite_recipe
+from edgeferry_converter.quantize import Job, Outcome, quantize, support
 from edgeferry_converter.quantize.calibration.methods import AUTO
 from edgeferry_converter.recipe import Recipe, check_keys, plain_name
 from edgeferry_converter.sources import HINTED, Source, SourceSpec, detect, open_source
@@ -152,50 +153,50 @@ def _check_way(spec: SourceSpec, found: str, recipe: Recipe) -> None:
         fix = f"use --to {found}, or give the model that it was made from"
         raise UsageError(f"--to {recipe.to}", f"{spec} is {found} already and lowers to nothing else", fix)
     support.check(recipe)
-    if _needs_ranges(recipe) and recipe.calibrate is None:
+    if needs_ranges(recipe) and recipe.calibrate is None:
         reason = "needs the range of every activation, and there is no data to take it from"
         fix = "give --calibrate DATA with typical samples, or use --quantize dynamic"
         raise UsageError(f"--quantize {recipe.quantize}", reason, fix)
-    if recipe.calibration != Recipe.calibration and not _needs_ranges(recipe):
+    if recipe.calibration != Recipe.calibration and not needs_ranges(recipe):
         reason = f"chooses ranges of activations, and --quantize {recipe.quantize} has none"
         raise UsageError(f"--calibration {recipe.calibration}", reason, "leave it out, or use --quantize int8")
-
-
-def _needs_ranges(recipe: Recipe) -> bool:
-    if recipe.aeq_recipe is not None:
-        return tflite_recipe.needs_ranges(tflite_recipe.read(recipe.aeq_recipe))
-    return support.needs_ranges(recipe.quantize, recipe.override)
 
 
 def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
     """Carry out a plan; see `convert`."""
     with scratch() as folder:
-        with _step(progress, f"open {plan.spec.path.name} ({plan.format})"):
+        with _step(progress, f"open {plan.spec.path.name} ({plan.format})") as warnings:
             source = open_source(plan.spec)
-        samples, origin = _probe_samples(plan, source)
-        with _step(progress, f"run the source on {len(samples)} samples ({origin})") as warnings:
-            probe = record(samples.path, source, samples)
-            calibration = _calibration(plan, source)
-            if calibration is not None:
-                warnings.extend(_examine(plan, source, calibration, (probe, origin)))
-        check_labels(plan.recipe.labels, plan.labels, probe)
-        float_file, artifact, outcome, method = _make_artifact(plan, source, _Way(folder, probe, calibration), progress)
+            warnings.extend(source.warnings)
+        shown = gather(plan, source)
+        with _step(progress, f"run the source on {_words(shown)}") as seen:
+            probes = {key: record(one.samples.path, one.entry, one.samples) for key, one in shown.items()}
+            for key, one in shown.items():
+                if one.calibration is not None:
+                    seen.extend(_examine(plan, one, one.calibration, probes[key]))
+        check_labels(plan.recipe.labels, plan.labels, probes.values())
+        float_file, artifact, outcome, method = _make_artifact(plan, source, _Way(folder, probes, shown), progress)
         describe(artifact, _description(plan), plan.spec.path)
-        with _step(progress, f"verify {len(probe)} samples"):
+        with _step(progress, f"verify {sum(map(len, probes.values()))} samples"):
             float_sha256 = floats.keep(float_file) if float_file != artifact else ""
-            proof = _prove(plan, source, artifact, probe, float_sha256)
+            proof = _prove(plan, source, artifact, _Way(folder, probes, shown), float_sha256)
         proof = replace(
             proof,
-            origin=origin,
             float_bytes=artifact_size(float_file),
             tools={**proof.tools, **outcome.tools},
             layers=outcome.layers,
-            calibration=_describe(plan, calibration, method) if calibration is not None else {},
-            warnings=tuple(warnings),
+            calibration=_describe(shown, method),
+            warnings=(*warnings, *seen),
         )
         large = bool(companions(artifact))
         with _step(progress, "write the bundle") if large else contextlib.nullcontext():
             return bundle(plan, source, artifact, proof)
+
+
+def _words(shown: Shown) -> str:
+    """Say how many samples are run, and where they come from."""
+    counts = [f"{len(one.samples)} samples{f' of {key}' if key else ''} ({one.origin})" for key, one in shown.items()]
+    return ", ".join(counts)
 
 
 def _description(plan: ConversionPlan) -> Description:
@@ -216,22 +217,13 @@ def _step(progress: Progress | None, name: str) -> Iterator[list[str]]:
         progress(Step(name, time.perf_counter() - begin, tuple(warnings)))
 
 
-def _probe_samples(plan: ConversionPlan, source: Source) -> tuple[Samples, str]:
-    """Choose what to verify with: the probe, else the calibration data, else seeded random values."""
-    recipe = plan.recipe
-    for data, origin in ((plan.probe, "probe"), (plan.calibration, "calibration")):
-        if data is not None:
-            return data.bind(source.inputs).take(recipe.samples), origin
-    return random_samples(source.inputs, recipe.samples, recipe.seed, recipe.shape), "random"
-
-
 @dataclass(frozen=True)
 class _Way:
-    """What leads from a source to its artifact: a folder, the golden outputs, and what ranges are taken from."""
+    """What leads from a source to its artifact: a folder, and by signature the golden outputs and what was shown."""
 
     folder: Path
-    probe: Probe
-    calibration: Samples | None
+    probes: Mapping[str, Probe]
+    shown: Shown
 
 
 def _make_artifact(
@@ -251,63 +243,73 @@ def _make_artifact(
     if not quantized:
         return artifact, artifact, Outcome({}), {}
     with _step(progress, f"quantize to {recipe.quantize}"):
+        samples = {key: one.calibration for key, one in way.shown.items() if one.calibration is not None}
         job = Job(
             lowered,
             artifact,
             recipe.quantize,
             recipe.io_dtype,
-            way.calibration,
+            samples.get(ONLY),
             str(plan.spec),
             block_size=recipe.block_size,
             activations=recipe.activations,
             overrides=recipe.override,
             aeq_recipe=recipe.aeq_recipe,
             calibration=recipe.calibration,
+            signatures={key: found for key, found in samples.items() if key != ONLY},
         )
         if recipe.calibration == AUTO:
-            return lowered, artifact, *calibrating.best(recipe.to, job, way.probe)
+            return lowered, artifact, *calibrating.best(recipe.to, job, way.probes)
         return lowered, artifact, quantize(recipe.to, job), {"method": recipe.calibration}
 
 
-def _calibration(plan: ConversionPlan, source: Source) -> Samples | None:
-    if plan.calibration is None or not _needs_ranges(plan.recipe):
-        return None
-    return plan.calibration.bind(source.inputs)
-
-
-def _examine(plan: ConversionPlan, source: Source, samples: Samples, verified: tuple[Probe, str]) -> tuple[str, ...]:
+def _examine(plan: ConversionPlan, shown: Exhibit, samples: Samples, probe: Probe) -> tuple[str, ...]:
     """Refuse a calibration set that cannot be used, and say what is odd about one that can."""
     ranges = check_calibration(samples)
-    probe, origin = verified
-    own = probe if origin == "calibration" else record(samples.path, source, samples.take(plan.recipe.samples))
-    other = probe if origin == "probe" else None
+    known = shown.origin == "calibration"
+    own = probe if known else record(samples.path, shown.entry, samples.take(plan.recipe.samples))
+    other = probe if shown.origin == "probe" else None
     expected, whose = calibrating.expected_ranges(other, plan.recipe.preprocess, ranges)
     return calibrating.examine(samples, ranges, own, expected, whose)
 
 
-def _describe(plan: ConversionPlan, samples: Samples, method: dict[str, Any]) -> dict[str, Any]:
-    return {"sha256": hash_source(samples.path), "samples": len(samples), **method}
+def _describe(shown: Shown, method: dict[str, Any]) -> dict[str, Any]:
+    """Say what was calibrated with, for the manifest; nothing where nothing was."""
+    counts = {key: one.calibration for key, one in shown.items() if one.calibration is not None}
+    if not counts:
+        return {}
+    path = next(iter(counts.values())).path
+    return {"sha256": hash_source(path), "samples": sum(map(len, counts.values())), **method}
 
 
-def _prove(plan: ConversionPlan, source: Source, artifact: Path, probe: Probe, float_sha256: str) -> Proof:
-    """Run the artifact in its engine, first in a child process, and compare every output."""
+def _prove(plan: ConversionPlan, source: Source, artifact: Path, way: _Way, float_sha256: str) -> Proof:
+    """Run every signature of the artifact in its engine, first in a child process, and compare every output."""
     recipe = plan.recipe
     with _runs_in_its_engine(plan):
         try_in_child(artifact)
-        with load(artifact) as model:
-            inputs, outputs = _ordered(model.inputs, source.inputs), _ordered(model.outputs, source.outputs)
-            errors = compare(probe, model)
-            batch = compare_batches(source, model, inputs, probe)
-            engine = {model.engine: model.engine_version}
+        proofs = {key: _compare(artifact, key, one, way.probes[key]) for key, one in way.shown.items()}
+    key, proof = next(iter(proofs.items()))
+    others = {other: one for other, one in proofs.items() if other != key}
+    proof = replace(proof, signature=key, others=others, float_sha256=float_sha256)
     precision = "float32" if recipe.quantize == "none" else recipe.quantize
     subject = f"{plan.spec} as {recipe.to} {precision}"
-    proof = Proof(probe, errors, inputs, outputs, tools=engine, batch=batch, float_sha256=float_sha256)
     try:
-        check(subject, errors, recipe.limits, recipe.quantize)
-        check_batches(subject, batch or (), recipe.limits, recipe.quantize)
+        check(subject, [e.of(k) for k, one in proofs.items() for e in one.errors], recipe.limits, recipe.quantize)
+        batches = tuple(e.of(k) for k, one in proofs.items() for e in one.batch or ())
+        check_batches(subject, batches, recipe.limits, recipe.quantize)
     except VerificationError as error:
         raise set_aside(plan, source, artifact, proof, error) from None
     return proof
+
+
+def _compare(artifact: Path, signature: str, shown: Exhibit, probe: Probe) -> Proof:
+    """Compare every output of one signature with the source's."""
+    entry = shown.entry
+    with load(artifact, signature=signature or None) as model:
+        inputs, outputs = _ordered(model.inputs, entry.inputs), _ordered(model.outputs, entry.outputs)
+        errors, batch = compare(probe, model), compare_batches(entry, model, inputs, probe)
+        tools = {model.engine: model.engine_version}
+    return Proof(probe, errors, inputs, outputs, origin=shown.origin, tools=tools, batch=batch)
 
 
 @contextlib.contextmanager

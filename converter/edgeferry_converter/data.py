@@ -3,7 +3,7 @@
 Forms: ``.npz`` with an array for each input name; ``.npy`` for the only input; a folder of ``.npy`` files, one
 sample each (for several inputs: a folder for each input name); a folder of images, which the recipe's
 [preprocess] turns into inputs. Along the first axis of an array lie the samples. A sample is fed as it is when
-its shape fits the input as a whole, else as a batch of one.
+its shape fits the input as a whole, else as a batch of one. For several signatures see `signature_data`.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class Data:
         missing = [name for name in names if name not in self.columns]
         if missing:
             raise DataError(self.path, f"has no data for the input {missing[0]!r}", "add an array of that name")
+        _check_counts(self.path, self.columns)
         return Samples(self.path, tuple(inputs), self.columns)
 
 
@@ -277,10 +278,21 @@ def open_data(path: Path, preprocess: Preprocess | None = None) -> Data:
     counts = {name: len(column) for name, column in columns.items()}
     if not counts or min(counts.values()) == 0:
         raise DataError(path, "holds no samples", "give at least one")
+    for signature in {_signature(name) for name in columns}:
+        _check_counts(path, {name: column for name, column in columns.items() if _signature(name) == signature})
+    return Data(path, columns)
+
+
+def _signature(name: str) -> str:
+    """Return what stands before the input's name where data are for several signatures."""
+    return name.rpartition("/")[0]
+
+
+def _check_counts(path: Path, columns: Mapping[str, Column]) -> None:
+    counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{name}: {count}" for name, count in counts.items())
         raise DataError(path, f"has unequal numbers of samples ({listed})", "give every input as many")
-    return Data(path, columns)
 
 
 def _open_file(path: Path) -> dict[str, Column]:
@@ -323,9 +335,9 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(path, f"cannot be read ({error})", "save it again with numpy.save or numpy.savez")
 
 
-def _open_folder(path: Path, preprocess: Preprocess | None) -> dict[str, Column]:
+def _open_folder(path: Path, preprocess: Preprocess | None, deeper: int = 2) -> dict[str, Column]:
     entries = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-    folders = [p for p in entries if p.is_dir()]
+    folders = [p for p in entries if p.is_dir() and deeper]
     arrays = tuple(p for p in entries if p.suffix.lower() == ".npy")
     images = tuple(p for p in entries if p.suffix.lower() in IMAGE_SUFFIXES)
     if arrays and images:
@@ -341,12 +353,9 @@ def _open_folder(path: Path, preprocess: Preprocess | None) -> dict[str, Column]
         return {ONLY: Images(images, preprocess)}
     columns: dict[str, Column] = {}
     for folder in folders:
-        columns[folder.name] = _open_folder(folder, preprocess)[ONLY] if _has_files(folder) else ()
+        inside = _open_folder(folder, preprocess, deeper - 1) or {ONLY: ()}
+        columns |= {"/".join(filter(None, (folder.name, name))): column for name, column in inside.items()}
     return columns
-
-
-def _has_files(folder: Path) -> bool:
-    return any(p.suffix.lower() in (".npy", *IMAGE_SUFFIXES) for p in folder.iterdir())
 
 
 def random_samples(

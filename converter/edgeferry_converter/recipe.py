@@ -60,7 +60,8 @@ class Recipe:
         weights_key: The key below which they lie in a checkpoint, such as ``ema``; dots lead deeper.
         custom_objects: ``FILE.py:NAME,NAME``: the Python classes and functions that a Keras file names. The file is
             executed because it is given here, and never else.
-        signature: Which signature of a SavedModel or a TFLite file is the model; without it ``serving_default``.
+        signature: The signatures of a SavedModel or a TFLite file to convert, one or several; without it all of them
+            (for ONNX, which has room for one, ``serving_default``). That one, else the first, is the primary one.
         submodule: The part of a TorchScript module that is the model, such as ``encoder``; dots lead deeper.
         probe: Samples to verify with; without them those of `calibrate`, else seeded random ones.
         labels: A text file with one class name a line.
@@ -90,7 +91,7 @@ class Recipe:
     weights: Path | None = None
     weights_key: str | None = None
     custom_objects: Path | None = None
-    signature: str | None = None
+    signature: tuple[str, ...] = ()
     submodule: str | None = None
     probe: Path | None = None
     labels: Path | None = None
@@ -113,8 +114,9 @@ class Recipe:
         _check_number("samples", self.samples, 1, 100_000)
         _check_number("seed", self.seed, 0, 2**32 - 1)
         _check_name(self.name)
-        for key in ("weights_key", "signature", "submodule"):
-            _check_text(key, getattr(self, key))
+        _check_text("weights_key", self.weights_key)
+        _check_text("submodule", self.submodule)
+        object.__setattr__(self, "signature", _names("signature", self.signature))
         object.__setattr__(self, "shape", {k: _dims(k, v) for k, v in self.shape.items()})
         object.__setattr__(self, "constant", {k: _number(k, v) for k, v in self.constant.items()})
         _check_tolerance(self.tolerance)
@@ -239,6 +241,16 @@ def _check_name(name: str | None) -> None:
 def _check_text(key: str, value: object) -> None:
     if value is not None and (not isinstance(value, str) or not value):
         raise UsageError(_flag(key), f"{value!r} is no name", "give its name as text")
+
+
+def _names(key: str, value: object) -> tuple[str, ...]:
+    """Read one name, a list of them, or None for none."""
+    names = tuple(value) if isinstance(value, (list, tuple)) else () if value is None else (value,)
+    for name in names:
+        _check_text(key, name)
+        if name is None or names.count(name) > 1:
+            raise UsageError(_flag(key), f"{value!r} holds no name, or one twice", "give each name once")
+    return names
 
 
 def valid_name(name: object) -> bool:

@@ -41,8 +41,8 @@ class OutputError:
         return {k: (None if isinstance(v, float) and not math.isfinite(v) else v) for k, v in asdict(self).items()}
 
     def of(self, signature: str | None) -> OutputError:
-        """Return the same under a name that tells the signature too; None leaves the name."""
-        return self if signature is None else replace(self, name=f"{signature}: {self.name}")
+        """Return the same under a name that tells the signature too, where there is one."""
+        return self if not signature else replace(self, name=f"{signature}: {self.name}")
 
 
 @dataclass(frozen=True)

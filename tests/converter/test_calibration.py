@@ -142,7 +142,7 @@ def test_auto_goes_through_the_samples_once(to: str, tmp_path: Path) -> None:
         {name: np.stack([answer[name] for answer in answers]) for name in ("digit", "features")},
     )
     samples = Counted(DATA, float_model.inputs, {"image": PICTURES})
-    _, found = best(to, replace(job(to, tmp_path / f"o.{to}"), samples=samples), probe)
+    _, found = best(to, replace(job(to, tmp_path / f"o.{to}"), samples=samples), {"": probe})
     assert passes == [64]
     assert (tmp_path / f"o.{to}").is_file()
     assert found["method"] in METHODS

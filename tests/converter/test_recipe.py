@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.support import ACTIVATIONS, BLOCK_SIZES, IO_DTYPES
 from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
+from edgeferry_runtime import toml
 from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
 from edgeferry_runtime.numerics import TOLERANCES, Tolerance
 from edgeferry_runtime.preprocess import Preprocess
@@ -174,3 +175,16 @@ def test_a_recipe_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_strings_become_paths() -> None:
     assert Recipe(calibrate="a/b.npz").calibrate == Path("a/b.npz")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("value", "names"), [("a", ("a",)), (["a", "b"], ("a", "b")), (None, ()), ((), ())])
+def test_signatures_are_one_name_or_several(value: object, names: tuple[str, ...]) -> None:
+    recipe = Recipe.from_dict({"signature": value})
+    assert recipe.signature == names
+    assert Recipe.from_dict(toml.parse(recipe.to_toml())) == recipe
+
+
+@pytest.mark.parametrize("value", [["a", "a"], [None], 3, "", ["a", ""]])
+def test_signatures_that_are_no_names(value: object) -> None:
+    with pytest.raises(UsageError, match="--signature"):
+        Recipe.from_dict({"signature": value})

@@ -118,8 +118,9 @@ def test_signatures_of_a_saved_model(tmp_path: Path) -> None:
     assert source.run({"x": np.ones((1, 2), np.float32)})["y"].tolist() == [[2, 2]]
     with pytest.raises(ArtifactError, match="has no signature"):
         open_source(SourceSpec(tmp_path / "none"))
-    with pytest.raises(ArtifactError, match="its signatures are a, b; choose one: --signature a"):
-        open_source(SourceSpec(tmp_path / "two"))
+    assert list(open_source(SourceSpec(tmp_path / "two")).signatures) == ["a", "b"]
+    with pytest.raises(ArtifactError, match="its signatures are a, b, and --to onnx takes one"):
+        open_source(SourceSpec(tmp_path / "two", one_signature=True))
 
 
 def test_graphs_that_write_files_are_refused(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--calibration", metavar="|".join((*METHODS, AUTO)), help="How ranges are found. [default: min-max]")
 @click.option("--io-dtype", metavar="|".join(IO_DTYPES), help="Inputs and outputs of int8. [default: float32]")
 @click.option("--activations", metavar="|".join(ACTIVATIONS), help="Of int8 on ONNX. [default: int8]")
-@click.option("--signature", metavar="KEY", help="Signature of a SavedModel or .tflite. [default: serving_default]")
+@click.option("--signature", multiple=True, metavar="NAME", help="Of a SavedModel or .tflite. [default: all]")
 @source_options
 @click.option("--probe", metavar="DATA", type=click.Path(path_type=Path), help="Samples to verify with.")
 @click.option("--samples", type=int, help="Most samples to verify with. [default: 32]")
@@ -117,7 +117,7 @@ def _progress(verbose: bool) -> Iterator[Any]:
 
 def _report(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    click.echo(figures_table(manifest.verification["outputs"]))
+    click.echo(figures_table(_figures(manifest.verification)))
     size, whole = artifact_size(bundle.artifact), manifest.verification["float_bytes"]
     click.echo(f"\n{manifest.artifact}: {size:,} B, {size / whole:.0%} of the float artifact's {whole:,} B")
     for note in manifest.source.get("notes", ()):
@@ -127,10 +127,25 @@ def _report(bundle: Bundle) -> None:
         click.echo(f"layers with weights: {stored}")
     if "tried" in manifest.verification.get("calibration", {}):
         click.echo(f"calibrated by {_tried(manifest.verification['calibration'])}")
-    if "note" in manifest.verification:
-        click.echo(f"verified with {manifest.verification['note']}")
+    for note in _notes(manifest.verification):
+        click.echo(f"verified with {note}")
     click.echo(f"bundle {bundle.id[:12]} lies in {bundle.path}")
     click.echo(f"next: ferry bench {bundle.path}, or ferry push {bundle.path} DEVICE")
+
+
+def _figures(verification: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Return the figures of every output, each named with its signature where there are several."""
+    if "signatures" not in verification:
+        yield from verification["outputs"]
+    for key, found in verification.get("signatures", {}).items():
+        yield from ({**figures, "name": f"{key}: {figures['name']}"} for figures in found["outputs"])
+
+
+def _notes(verification: Mapping[str, Any]) -> Iterator[str]:
+    signatures = {key: found for key, found in verification.get("signatures", {}).items() if "note" in found}
+    yield from (f"{found['note']} (signature {key})" for key, found in signatures.items())
+    if "note" in verification and not signatures:
+        yield verification["note"]
 
 
 def _tried(calibration: Mapping[str, Any]) -> str:

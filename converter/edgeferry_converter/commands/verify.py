@@ -26,6 +26,7 @@ from edgeferry_runtime.commands.output import emit, json_option
 @click.option("--max-abs-error", type=float, help="Largest absolute error that passes.")
 @click.option("--min-snr", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
 @source_options
+@click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @click.option("--samples", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Most to compare with.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random samples.")
 @json_option

@@ -40,6 +40,7 @@ class Options:
         shape: Dimensions by input name, where a source does not fix them.
         samples: Most samples to compare with; `data` is always used whole for the metric.
         seed: Of random samples.
+        signature: Which of several signatures is compared, of the sides that have any; None takes the primary one.
     """
 
     probe: Path | None = None
@@ -55,6 +56,7 @@ class Options:
     shape: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     samples: int = 32
     seed: int = 0
+    signature: str | None = None
 
 
 def verify(a: str, b: str, options: Options | None = None) -> Comparison:
@@ -76,7 +78,7 @@ def verify(a: str, b: str, options: Options | None = None) -> Comparison:
     options = options or Options()
     if options.gates.max_drop is not None and options.data is None:
         raise UsageError("--max-drop", "needs labelled data to measure accuracy on", "add --data FILE.npz")
-    first, second = locate(a), locate(b)
+    first, second = locate(a, options.signature), locate(b, options.signature)
     _check_source_options(first, second, options)
     data = open_labelled(options.data) if options.data else None
     preprocess = first.preprocess or second.preprocess
@@ -95,7 +97,8 @@ def _compare(
     samples, origin = choose_samples(sides, pairing, (probe, data), options)
     errors, count = differences(left, right, pairing, samples)
     accuracy = measure(sides, pairing, data, (options.metric, options.output)) if data else None
-    found = Comparison(left.name, right.name, origin, count, errors, accuracy, notes=pairing.notes)
+    notes = (*pairing.notes, *(() if options.signature else _others(sides)))
+    found = Comparison(left.name, right.name, origin, count, errors, accuracy, notes=notes)
     return replace(found, verdicts=options.gates.judge(errors, accuracy))
 
 
@@ -106,7 +109,18 @@ def _recipe(place: Place, options: Options) -> Recipe:
     return Recipe(weights=weights, shape=shape, **kept)
 
 
+def _others(sides: tuple[Side, Side]) -> list[str]:
+    """Say of each side which signatures are not compared."""
+    several = [side for side in sides if len(side.signatures) > 1]
+    return [
+        f"{side.name} ran its signature {side.signatures[0]!r}; --signature takes {', '.join(side.signatures[1:])}"
+        for side in several
+    ]
+
+
 def _check_source_options(first: Place, second: Place, options: Options) -> None:
+    if options.signature is not None and not (first.signed or second.signed):
+        raise UsageError("--signature", "neither model is of a kind that has signatures", "leave it out")
     if options.weights is not None and not (first.factory or second.factory):
         raise UsageError("--weights", "both models bring their own weights", "leave it out, or give FILE.py:FACTORY")
     if options.shape and not (first.shapes or second.shapes):

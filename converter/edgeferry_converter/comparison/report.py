@@ -85,7 +85,7 @@ class Comparison:
         errors: The distance of each output.
         accuracy: What labelled data say.
         verdicts: The gates.
-        notes: Which tensors were paired in spite of other names.
+        notes: Which tensors were paired in spite of other names, and which signatures were not compared.
     """
 
     a: str

@@ -16,6 +16,7 @@ from edgeferry_runtime.preprocess import Preprocess
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 ARTIFACTS = ("tflite", "onnx")
+SIGNED = ("tflite", "savedmodel")
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,18 @@ class Place:
         text: As it was given.
         format: Its format; ``bundle`` for a bundle.
         bundle: The bundle, if it is one.
+        signature: Which of its signatures is meant; None takes the primary one.
     """
 
     text: str
     format: str
     bundle: Bundle | None = None
+    signature: str | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether it is of a kind that has signatures."""
+        return (self.bundle.manifest.format if self.bundle else self.format) in SIGNED
 
     @property
     def factory(self) -> bool:
@@ -58,6 +66,7 @@ class Side:
         outputs: In its own order.
         run: Executes once, arrays by name in and out.
         probe: A bundle's golden inputs.
+        signatures: The names of all its signatures, the one that runs in front, where there are several.
     """
 
     name: str
@@ -65,6 +74,7 @@ class Side:
     outputs: tuple[TensorSpec, ...]
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     probe: Probe | None = None
+    signatures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,8 +91,12 @@ class Pairing:
         return tuple(f"{what} {a!r} of A is {b!r} of B" for what, names in sides for a, b in names.items() if a != b)
 
 
-def locate(text: str) -> Place:
+def locate(text: str, signature: str | None = None) -> Place:
     """Tell what a side is, before any framework is imported.
+
+    Args:
+        text: As it was given.
+        signature: Which of its signatures is meant, if it is of a kind that has any.
 
     Raises:
         MissingFileError, ArtifactError, BundleError: If it cannot be used.
@@ -91,8 +105,10 @@ def locate(text: str) -> Place:
     if is_bundle(Path(text)):
         bundle = Bundle.open(text)
         bundle.check()
-        return Place(text, "bundle", bundle)
-    return Place(text, detect(SourceSpec.parse(text)))
+        place = Place(text, "bundle", bundle)
+    else:
+        place = Place(text, detect(SourceSpec.parse(text)))
+    return replace(place, signature=signature) if place.signed else place
 
 
 def open_side(place: Place, recipe: Recipe, data: Data | None) -> Side:
@@ -107,13 +123,15 @@ def open_side(place: Place, recipe: Recipe, data: Data | None) -> Side:
         EdgeferryError: What `open_source` and `load` raise.
     """
     if place.bundle:
-        model = place.bundle.load()
-        return Side(place.text, model.inputs, model.outputs, model.run, place.bundle.probe())
+        model = place.bundle.load(signature=place.signature)
+        probe = place.bundle.probe(place.signature)
+        signatures = (model.signature, *(key for key in model.signatures if key != model.signature))
+        return Side(place.text, model.inputs, model.outputs, model.run, probe, signatures)
     spec = with_options(SourceSpec.parse(place.text, recipe.weights, recipe.shape), place.format, recipe)
     if place.format in HINTED and data:
         spec = replace(spec, hints=data.shapes())
-    source = open_source(spec)
-    return Side(place.text, source.inputs, source.outputs, source.run)
+    source = open_source(replace(spec, signature=(place.signature,) if place.signature else ()))
+    return Side(place.text, source.inputs, source.outputs, source.run, signatures=tuple(source.signatures))
 
 
 def pair(what: str, a: Sequence[TensorSpec], b: Sequence[TensorSpec]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from edgeferry_converter.quiet import require
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.tensors import Quantization, TensorSpec
-from edgeferry_runtime.tflite_file import Signature, read_tflite
+from edgeferry_runtime.tflite_file import TfliteFile, read_tflite
 
 FLEX = "Flex"
 """How the custom codes of TensorFlow's own operators begin."""
@@ -38,7 +38,8 @@ def inspect_tflite(path: Path) -> Inspection:
     graphs = [_graph(model, i, codes) for i in range(model.SubgraphsLength())]
     seen: set[str] = set()
     sizes = [estimate(graph) for graph in graphs]
-    signature = read_tflite(data).primary
+    found = read_tflite(data)
+    signature = found.primary
     main = graphs[signature.subgraph if signature else 0]
     custom = sorted({name for name, own in codes if not own})
     return Inspection(
@@ -53,7 +54,7 @@ def inspect_tflite(path: Path) -> Inspection:
         custom=tuple(name for name in custom if not name.startswith(FLEX)),
         flex=tuple(name for name in custom if name.startswith(FLEX)),
         metadata=_metadata(path, model),
-        notes=tuple(_notes(model, signature, sizes)),
+        notes=tuple(_notes(model, found, sizes)),
     )
 
 
@@ -167,9 +168,12 @@ def _entry(content: bytes) -> str:
     return text.decode() if text and readable else f"{len(content)} bytes"
 
 
-def _notes(model: Any, signature: Signature | None, sizes: list[int | None]) -> Iterator[str]:
-    if signature is None:
+def _notes(model: Any, found: TfliteFile, sizes: list[int | None]) -> Iterator[str]:
+    if found.primary is None:
         yield "it has no signature: the names are those of its tensors"
+    elif len(found.signatures) > 1:
+        others = ", ".join(s.key for s in found.signatures if s.key != found.primary.key)
+        yield f"inputs and outputs are those of the signature {found.primary.key}; others: {others}"
     if model.SubgraphsLength() > 1:
         yield f"it has {model.SubgraphsLength()} subgraphs; the body of a loop counts once"
     if None in sizes:

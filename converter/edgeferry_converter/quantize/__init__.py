@@ -27,6 +27,7 @@ class Job:
         overrides: Layers of another precision.
         aeq_recipe: A recipe file of ai-edge-quantizer that says it all, instead.
         calibration: The method that makes ranges of what was seen, one of `calibration.methods.METHODS`.
+        signatures: Samples by the name of the signature, where there are several; then `samples` is None.
         statistics: What a pass over the samples has seen; without it `quantize` makes the pass.
     """
 
@@ -41,6 +42,7 @@ class Job:
     overrides: tuple[Override, ...] = ()
     aeq_recipe: Path | None = None
     calibration: str = "min-max"
+    signatures: Mapping[str, Samples] = field(default_factory=dict)
     statistics: Statistics | None = None
 
     @property

@@ -17,7 +17,7 @@ from edgeferry_converter.quantize import Job, Outcome, tflite_recipe
 from edgeferry_converter.quantize.calibration.observer import Statistics
 from edgeferry_converter.quantize.support import INT8_BELOW
 from edgeferry_converter.quantize.tflite_blocks import store_in_blocks
-from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe
+from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe_signatures
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.signature import pack
 from edgeferry_runtime.errors import ConversionError
@@ -67,7 +67,7 @@ def observe_tflite(job: Job) -> Statistics:
         ConversionError: If the file is quantized already, or the interpreter refuses it.
         DataError: If a sample does not fit.
     """
-    return observe(job.subject, _read(job), job.samples or (), histograms=True)
+    return observe_signatures(job, _read(job), histograms=True)
 
 
 def _read(job: Job) -> bytes:
@@ -223,8 +223,7 @@ def _check_borders(job: Job, original: Any, quantized: Any) -> None:
             raise ConversionError(job.subject, reason, "use --quantize dynamic or none")
     if job.aeq_recipe is not None:
         return
-    main_before, main_after = _borders_of_first(original), _borders_of_first(quantized)
-    for before, after in zip(main_before, main_after, strict=True):
+    for before, after in zip(_entered_borders(original), _entered_borders(quantized), strict=True):
         integer = {"int8": INT8, "uint8": UINT8}.get(job.io_dtype, before.type)
         if after.type != (integer if before.type == FLOAT32 else before.type):
             kept = f"the quantizer left {_text(before.name)!r} in another dtype than {job.io_dtype}"
@@ -232,6 +231,7 @@ def _check_borders(job: Job, original: Any, quantized: Any) -> None:
             raise ConversionError(job.subject, kept, f"use --io-dtype {other}, or --quantize dynamic")
 
 
-def _borders_of_first(model: Any) -> list[Any]:
-    first = model.subgraphs[0]
-    return [first.tensors[i] for i in (*first.inputs, *first.outputs)]
+def _entered_borders(model: Any) -> list[Any]:
+    """Return the tensors at the borders of the subgraphs that callers enter: the first, and those of signatures."""
+    entered = sorted({0, *(signature.subgraphIndex for signature in model.signatureDefs or ())})
+    return [s.tensors[i] for s in (model.subgraphs[n] for n in entered) for i in (*s.inputs, *s.outputs)]

@@ -33,15 +33,31 @@ def calibrated_ranges(job: Job, content: bytes) -> Ranges:
         ConversionError: If the interpreter refuses the model.
     """
     histograms = job.calibration not in WITHOUT_HISTOGRAM
-    seen = job.statistics or observe(job.subject, content, job.samples or (), histograms=histograms)
+    seen = job.statistics or observe_signatures(job, content, histograms=histograms)
     return {
         name: {"min": _one(low, seen.tensors[name].dimensions), "max": _one(high, seen.tensors[name].dimensions)}
         for name, (low, high) in ranges(seen, job.calibration, job.levels).items()
     }
 
 
+def observe_signatures(job: Job, content: bytes, *, histograms: bool) -> Statistics:
+    """Run each signature of a job's model over its own samples; see `observe`.
+
+    Every activation belongs to one signature, and a loop's to the first that ran it.
+    """
+    feeds: Mapping[str, Iterable[Mapping[str, Array]]] = job.signatures or {"": job.samples or ()}
+    seen = [observe(job.subject, content, feeds[key], histograms=histograms, key=key or None) for key in feeds]
+    tensors = {name: observer for one in reversed(seen) for name, observer in one.tensors.items()}
+    return Statistics(histograms, sum(one.samples for one in seen), tensors)
+
+
 def observe(
-    subject: object, content: bytes, samples: Iterable[Mapping[str, Array]], *, histograms: bool = False
+    subject: object,
+    content: bytes,
+    samples: Iterable[Mapping[str, Array]],
+    *,
+    histograms: bool = False,
+    key: str | None = None,
 ) -> Statistics:
     """Run a float model over all samples and keep what a calibration method needs of every activation.
 
@@ -50,13 +66,14 @@ def observe(
         content: A ``.tflite`` file whose tensor names are unique.
         samples: What the model is fed, by signature name (by tensor name where there is no signature).
         histograms: Whether histograms are kept.
+        key: The signature to run; None takes the primary one.
 
     Raises:
         DataError: If there are no samples.
         ConversionError: If the interpreter refuses the model.
     """
     with foreign(subject, "the interpreter could not run it for calibration"):
-        return collect(_Runner(content).activations, samples, histograms)
+        return collect(_Runner(content, key).activations, samples, histograms)
 
 
 def _one(value: float, dimensions: int) -> Array:
@@ -72,7 +89,7 @@ def is_constant(model: Any, tensor: Any) -> bool:
 class _Runner:
     """A float model whose every tensor can be read after a run: no delegate, nothing overwritten."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, key: str | None = None) -> None:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
         from ai_edge_litert.tools import flatbuffer_utils
 
@@ -89,8 +106,9 @@ class _Runner:
             experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
         )
         self._interpreter.allocate_tensors()
-        keys = list(self._interpreter.get_signature_list())
-        key = "serving_default" if "serving_default" in keys else next(iter(keys), None)
+        if key is None:
+            keys = list(self._interpreter.get_signature_list())
+            key = "serving_default" if "serving_default" in keys else next(iter(keys), None)
         self._signature = self._interpreter.get_signature_runner(key) if key else None
 
     def activations(self, sample: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:

@@ -43,7 +43,8 @@ class SourceSpec:
         shapes: By input name, the shape it shall have; a first dimension of -1 is a dynamic batch.
         weights_key: Where in a checkpoint the weights lie; None finds them where there is one place only.
         custom_objects: The Python file and the names in it that a Keras file needs; None allows no code.
-        signature: Which signature of a SavedModel or a TFLite file is the model; None takes ``serving_default``.
+        signature: The signatures of a SavedModel or a TFLite file to take; empty takes all of them.
+        one_signature: Whether what it becomes has room for one only; then ``serving_default``, or the only one.
         submodule: The part of a TorchScript module that is the model, such as ``_model``; dots lead deeper.
         constants: By name, the values of inputs that are no data, such as a sample rate.
         hints: By input name, or by "" for the only input, the shape to take where nothing else tells it.
@@ -58,7 +59,8 @@ class SourceSpec:
     custom_objects: tuple[Path, tuple[str, ...]] | None = None
     submodule: str | None = None
     constants: Mapping[str, int | float | bool] = field(default_factory=dict)
-    signature: str | None = None
+    signature: tuple[str, ...] = ()
+    one_signature: bool = False
 
     @classmethod
     def parse(
@@ -82,6 +84,24 @@ class SourceSpec:
         return f"{self.path}:{self.factory}" if self.factory else str(self.path)
 
 
+class Entry(Protocol):
+    """One way into a model: a source of one signature is one, and so is a loaded artifact."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What it takes, in its own order; -1 marks a dynamic dimension."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What it gives, likewise."""
+        ...
+
+    def run(self, feeds: Mapping[str, Array], /) -> dict[str, Array]:
+        """Execute once; see `Source.run`."""
+        ...
+
+
 class Source(Protocol):
     """A trained model, opened.
 
@@ -94,6 +114,9 @@ class Source(Protocol):
         lowers_to: The artifact formats that `lower` can write.
         tools: Versions of the packages that were used so far, by distribution name.
         notes: What was chosen on the way, one sentence each, such as which signature; grows while lowering.
+        warnings: What was chosen that the user may not expect, likewise.
+        signatures: Each signature by name, the primary one first, whose inputs, outputs and run are the source's own;
+            empty where there are not several.
     """
 
     path: Path
@@ -104,6 +127,8 @@ class Source(Protocol):
     lowers_to: tuple[str, ...]
     tools: Mapping[str, str]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    signatures: Mapping[str, Entry]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Execute once.

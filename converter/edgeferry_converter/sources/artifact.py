@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeferry_converter.sources import Entry
 from edgeferry_converter.sources.tensors import in_order
 from edgeferry_runtime.errors import UnknownNameError
 from edgeferry_runtime.tensors import Array
@@ -42,6 +43,8 @@ class ArtifactSource:
         self.framework = f"{model.engine} {model.engine_version}"
         self.tools: Mapping[str, str] = tools
         self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.signatures: Mapping[str, Entry] = {}
         self.inputs, self.outputs = model.inputs, model.outputs
         self.lowers_to: tuple[str, ...] = (model.format,)
         self._model, self._normalize = model, normalize

@@ -14,7 +14,8 @@ from edgeferry_converter.sources import Source, SourceSpec, detect
 from edgeferry_converter.sources.detection import AGAIN
 from edgeferry_converter.sources.finite import check_finite
 from edgeferry_converter.sources.python_file import imported
-from edgeferry_converter.sources.tensorflow_lowering import Call, TensorFlowSource
+from edgeferry_converter.sources.signature import KEY
+from edgeferry_converter.sources.tensorflow_lowering import Call, TensorFlowSource, Traced
 from edgeferry_converter.sources.tensors import unique, with_shapes
 from edgeferry_runtime.errors import (
     ArtifactError,
@@ -65,7 +66,8 @@ def open_source(spec: SourceSpec) -> Source:
     check_finite(spec.path, ((getattr(w, "path", w.name), w.numpy()) for w in model.weights))
     inputs = tuple(_spec(name, t) for name, t in zip(_input_names(model), model.inputs, strict=True))
     inputs = with_shapes(inputs, spec.shapes)
-    source = TensorFlowSource((spec.path, kind), framework, Call(_flat(model)), inputs, _output_names(model))
+    traced = Traced(spec.path, Call(_flat(model)), inputs, _output_names(model))
+    source = TensorFlowSource((spec.path, kind), framework, {KEY: traced})
     source.notes = notes
     return source
 

@@ -40,8 +40,12 @@ def with_options(spec: SourceSpec, found: str, recipe: Recipe) -> SourceSpec:
             raise UsageError(_flag(key), f"is for {words}, and {spec} is {found}", "leave it out")
     if recipe.weights_key is not None and recipe.weights is None:
         raise UsageError("--weights-key", "names a place in a checkpoint, and none is given", "add --weights FILE")
+    if recipe.to == "onnx" and len(recipe.signature) > 1:
+        reason = f"an ONNX file has one graph, and {len(recipe.signature)} signatures are chosen"
+        raise UsageError("--signature", reason, "choose one, or use --to tflite")
     objects = parse_custom_objects(recipe.custom_objects) if recipe.custom_objects else None
-    spec = replace(spec, signature=recipe.signature, submodule=recipe.submodule, constants=recipe.constant)
+    spec = replace(spec, signature=recipe.signature, one_signature=recipe.to == "onnx")
+    spec = replace(spec, submodule=recipe.submodule, constants=recipe.constant)
     return replace(spec, weights_key=recipe.weights_key, custom_objects=objects)
 
 

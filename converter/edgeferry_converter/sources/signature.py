@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +52,44 @@ def rename(model: bytes, inputs: Mapping[str, str], outputs: Mapping[str, str]) 
     tree = _parse(model)
     if not tree.signatureDefs:
         raise ConversionError("TFLite model", "has no signature whose names could be changed", "report this")
-    first = tree.signatureDefs[0]
-    graph = tree.subgraphs[first.subgraphIndex]
-    first.inputs, graph.inputs = _reorder(first.inputs, inputs)
-    first.outputs, graph.outputs = _reorder(first.outputs, outputs)
+    _rename(tree, tree.signatureDefs[0], Renaming(tree.signatureDefs[0].signatureKey, inputs, outputs))
     return pack(tree)
+
+
+@dataclass(frozen=True)
+class Renaming:
+    """What a signature shall be called, and its inputs and outputs: by present name the new one, for each of them."""
+
+    key: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+def rename_all(model: bytes, renamings: Mapping[str, Renaming]) -> bytes:
+    """Give every signature of a TFLite model other names, and all of them the order of the mappings; see `rename`.
+
+    Args:
+        model: The flatbuffer.
+        renamings: By present key what becomes of the signature, for every signature.
+
+    Raises:
+        ConversionError: As `rename` does.
+    """
+    tree = _parse(model)
+    found = {_text(signature.signatureKey): signature for signature in tree.signatureDefs or []}
+    if set(found) != set(renamings):
+        raise ConversionError("TFLite model", f"has {sorted(found)}, not {sorted(renamings)}", "report this")
+    for key, renaming in renamings.items():
+        _rename(tree, found[key], renaming)
+    tree.signatureDefs = [found[key] for key in renamings]
+    return pack(tree)
+
+
+def _rename(tree: Any, signature: Any, renaming: Renaming) -> None:
+    graph = tree.subgraphs[signature.subgraphIndex]
+    signature.signatureKey = renaming.key
+    signature.inputs, graph.inputs = _reorder(signature.inputs, renaming.inputs)
+    signature.outputs, graph.outputs = _reorder(signature.outputs, renaming.outputs)
 
 
 def ensure(model: bytes) -> bytes:
@@ -67,6 +100,20 @@ def ensure(model: bytes) -> bytes:
     graph = tree.subgraphs[0]
     tree.signatureDefs = [_signature(graph)]
     return pack(tree)
+
+
+def primary_first(keys: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of signatures, each once: ``serving_default`` in front, the others in their order."""
+    return tuple(sorted(dict.fromkeys(keys), key=lambda key: key != KEY))
+
+
+def left_out(kept: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
+    """Say in one sentence which signatures are the model and which are not; nothing where none is left out."""
+    if not others:
+        return ()
+    words = ", ".join(map(repr, kept))
+    said = f"the signature {words} is the model" if len(kept) == 1 else f"the signatures {words} are the model"
+    return (f"{said}; left out: {', '.join(others)}",)
 
 
 def _signature(graph: Any) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_converter.sources import Entry
 from edgeferry_converter.sources.tensors import in_order, pin_batch
 from edgeferry_converter.sources.versions import versions
 from edgeferry_runtime.errors import ConversionError, UnknownNameError
@@ -51,36 +52,24 @@ class Call:
         return tf.function(serve, input_signature=signature, autograph=False)
 
 
-class TensorFlowSource:
-    """A TensorFlow model as a source; see `edgeferry_converter.sources.Source`.
+class Traced:
+    """A TensorFlow function that can be run and lowered; see `edgeferry_converter.sources.Entry`.
 
     Args:
-        origin: The path and the format that it was read from.
-        framework: The distribution that loaded it, such as ``keras``.
+        path: What it was read from, for errors.
         call: How to call it.
         inputs: What it takes.
         outputs: The names of what it gives, in order.
+
+    Attributes:
+        function: As a ``tf.function`` of our inner names, whose batch is as declared.
     """
 
-    lowers_to: tuple[str, ...] = ("tflite", "onnx")
-
-    def __init__(
-        self,
-        origin: tuple[Path, str],
-        framework: str,
-        call: Call,
-        inputs: tuple[TensorSpec, ...],
-        outputs: Sequence[str],
-    ) -> None:
-        self.path, self.format = origin
-        self.tools: Mapping[str, str] = versions("tensorflow", framework)
-        self.framework = f"{framework} {self.tools[framework]}"
-        self.inputs = inputs
-        self.notes: tuple[str, ...] = ()
-        self._call = call
+    def __init__(self, path: Path, call: Call, inputs: tuple[TensorSpec, ...], outputs: Sequence[str]) -> None:
+        self.path, self.call, self.inputs = path, call, inputs
         with foreign(self.path, "TensorFlow could not trace it", "check --shape, or run again with -v"):
-            self._function = call.traced(inputs, pinned=False)
-            answers = self._function.get_concrete_function().structured_outputs
+            self.function = call.traced(inputs, pinned=False)
+            answers = self.function.get_concrete_function().structured_outputs
             specs = [answers[f"out_{i}"] for i in range(len(answers))]
             self.outputs = tuple(
                 TensorSpec(name, tuple(-1 if d is None else d for d in spec.shape), spec.dtype.name)
@@ -94,8 +83,49 @@ class TensorFlowSource:
         arrays = in_order(self.path, self.inputs, feeds)
         with foreign(self.path, "TensorFlow failed to run it"):
             tensors = [tf.constant(a, t.dtype) for a, t in zip(arrays, self.inputs, strict=True)]
-            answers = self._function(*tensors)
+            answers = self.function(*tensors)
             return {t.name: answers[f"out_{i}"].numpy() for i, t in enumerate(self.outputs)}
+
+    def names(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the names of inputs and outputs by our inner ones."""
+        return (
+            {f"in_{i}": t.name for i, t in enumerate(self.inputs)},
+            {f"out_{i}": t.name for i, t in enumerate(self.outputs)},
+        )
+
+    def captured(self) -> dict[str, Array]:
+        """Return the constants that the function took from outside, which tf2onnx makes inputs of."""
+        import tensorflow as tf
+
+        captures = self.function.get_concrete_function(*self.function.input_signature).graph.captures
+        return {inner.name: outer.numpy() for outer, inner in captures if outer.dtype not in (tf.resource, tf.variant)}
+
+
+class TensorFlowSource:
+    """A TensorFlow model as a source; see `edgeferry_converter.sources.Source`.
+
+    Args:
+        origin: The path and the format that it was read from.
+        framework: The distribution that loaded it, such as ``keras``.
+        entries: What becomes of it, by the name of its signature, the primary one first.
+    """
+
+    lowers_to: tuple[str, ...] = ("tflite", "onnx")
+
+    def __init__(self, origin: tuple[Path, str], framework: str, entries: Mapping[str, Traced]) -> None:
+        self.path, self.format = origin
+        self.tools: Mapping[str, str] = versions("tensorflow", framework)
+        self.framework = f"{framework} {self.tools[framework]}"
+        self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self._entries = entries
+        self._primary = next(iter(entries.values()))
+        self.inputs, self.outputs = self._primary.inputs, self._primary.outputs
+        self.signatures: Mapping[str, Entry] = entries if len(entries) > 1 else {}
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute once."""
+        return self._primary.run(feeds)
 
     def lower(self, to: str, path: Path) -> None:
         """Write the float artifact."""
@@ -103,12 +133,6 @@ class TensorFlowSource:
         if to not in writers:
             raise UnknownNameError("--to", to, writers)
         path.write_bytes(writers[to]())
-
-    def _names(self) -> tuple[dict[str, str], dict[str, str]]:
-        return (
-            {f"in_{i}": t.name for i, t in enumerate(self.inputs)},
-            {f"out_{i}": t.name for i, t in enumerate(self.outputs)},
-        )
 
     def _tflite(self) -> bytes:
         import tensorflow as tf
@@ -119,9 +143,10 @@ class TensorFlowSource:
             scratch() as folder,
             foreign(self.path, "TensorFlow's converter refused it"),
         ):
-            self._save(str(folder))
-            model = self._convert(tf.lite.TFLiteConverter.from_saved_model(str(folder)))
-        return signature.rename(model, *self._names())
+            keys = self._save(str(folder))
+            model = self._convert(tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=list(keys)))
+        renamings = {key: signature.Renaming(name, *self._entries[name].names()) for key, name in keys.items()}
+        return signature.rename_all(model, renamings)
 
     def _convert(self, converter: Any) -> bytes:
         from tensorflow.lite.python.convert_phase import ConverterError
@@ -133,20 +158,30 @@ class TensorFlowSource:
             if not missing:
                 raise
             reason = f"TFLite has no operator for {missing}"
-            raise ConversionError(self.path, reason, "take --to onnx, or replace it in the model") from error
+            fix = "take --to onnx, or replace it in the model"
+            if self.signatures:
+                fix = f"choose the signatures that TFLite can run: --signature {next(iter(self.signatures))}"
+            raise ConversionError(self.path, reason, fix) from error
 
-    def _save(self, folder: str) -> None:
-        """Save the function with exactly the variables that it uses.
+    def _save(self, folder: str) -> dict[str, str]:
+        """Save the functions with exactly the variables that they use, which they share.
 
         A Keras 3 model as the owner makes TensorFlow's converter drop the weights without a word.
+
+        Returns:
+            The name of each signature by the inner one under which it was saved.
         """
         import tensorflow as tf
 
         module = tf.Module()
-        module.serve = self._call.traced(self.inputs, pinned=True)
-        module.kept = list(module.serve.get_concrete_function().graph.variables)
-        module.owner = self._call.owner
-        tf.saved_model.save(module, folder, signatures=module.serve)
+        traced = [entry.call.traced(entry.inputs, pinned=True) for entry in self._entries.values()]
+        keys = [f"signature_{i}" for i in range(len(traced))]
+        variables = (v for function in traced for v in function.get_concrete_function().graph.variables)
+        module.functions = traced
+        module.kept = list({id(variable): variable for variable in variables}.values())
+        module.owner = self._primary.call.owner
+        tf.saved_model.save(module, folder, signatures=dict(zip(keys, traced, strict=True)))
+        return dict(zip(keys, self._entries, strict=True))
 
     def _onnx(self) -> bytes:
         from edgeferry_converter.sources import onnx_graph, onnx_names
@@ -154,16 +189,10 @@ class TensorFlowSource:
         tf2onnx = require(self.path, "keras", "tf2onnx")
         self.tools = {**self.tools, **versions("tf2onnx", "onnx")}
         with foreign(self.path, "tf2onnx could not convert it"):
-            model, _ = tf2onnx.convert.from_function(self._function, self._function.input_signature, opset=OPSET)
-            onnx_graph.hold(model, self._captured())
-        return onnx_graph.finish(self.path, onnx_names.canonical(onnx_graph.rename(model, *self._names())))
-
-    def _captured(self) -> dict[str, Array]:
-        """Return the constants that the function took from outside, which tf2onnx makes inputs of."""
-        import tensorflow as tf
-
-        captures = self._function.get_concrete_function(*self._function.input_signature).graph.captures
-        return {inner.name: outer.numpy() for outer, inner in captures if outer.dtype not in (tf.resource, tf.variant)}
+            function = self._primary.function
+            model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=OPSET)
+            onnx_graph.hold(model, self._primary.captured())
+        return onnx_graph.finish(self.path, onnx_names.canonical(onnx_graph.rename(model, *self._primary.names())))
 
 
 def _missing(said: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +26,25 @@ def tree_of(model: bytes) -> Any:
     return schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
 
 
-def choose_signature(model: bytes, key: str) -> bytes:
-    """Keep one signature, which so becomes the model.
+def choose_signatures(model: bytes, keys: Sequence[str]) -> bytes:
+    """Keep these signatures, in this order.
 
     Raises:
         UnknownNameError: If the file has no such signature.
     """
     tree = tree_of(model)
     found = {signature.signatureKey.decode(): signature for signature in tree.signatureDefs or []}
-    if key not in found:
-        raise UnknownNameError("--signature", key, found or ["none: the file has no signature"])
-    if len(found) == 1:
+    for key in keys:
+        if key not in found:
+            raise UnknownNameError("--signature", key, found or ["none: the file has no signature"])
+    if tuple(found) == tuple(keys):
         return model
-    tree.signatureDefs = [found[key]]
+    tree.signatureDefs = [found[key] for key in keys]
     return pack(tree)
 
 
 def pin(path: Path, model: bytes, shapes: Shapes) -> bytes:
-    """Give the inputs of the first signature these sizes, and every other tensor what follows from them.
+    """Give the inputs of the only signature these sizes, and every other tensor what follows from them.
 
     Args:
         path: The file, for errors.
@@ -52,9 +53,12 @@ def pin(path: Path, model: bytes, shapes: Shapes) -> bytes:
 
     Raises:
         UnknownNameError: If a shape names no input.
-        UsageError: If a size is open, or contradicts the model.
+        UsageError: If a size is open, or contradicts the model, or there are several signatures.
     """
     tree = tree_of(model)
+    if len(tree.signatureDefs) > 1:
+        reason = f"sizes are for a model of one signature, and {path} has {len(tree.signatureDefs)}"
+        raise UsageError("--shape", reason, "choose one of them with --signature")
     signature = tree.signatureDefs[0]
     index = {entry.name.decode(): entry.tensorIndex for entry in signature.inputs}
     check_shape_names(shapes, list(index))

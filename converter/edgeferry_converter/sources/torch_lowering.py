@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_converter.sources import Entry
 from edgeferry_converter.sources.finite import check_finite
 from edgeferry_converter.sources.tensors import in_order, unique
 from edgeferry_converter.sources.versions import versions
@@ -126,6 +127,8 @@ class TorchSource:
         self.framework = f"torch {self.tools['torch']}"
         self.inputs, self.outputs = inputs, outputs
         self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.signatures: Mapping[str, Entry] = {}
         check_finite(self.path, ((name, p.numpy(force=True)) for name, p in _plain(call.module.named_parameters())))
         buffers = _plain(call.module.named_buffers())
         check_finite(self.path, ((name, b.numpy(force=True)) for name, b in buffers), masks=True)

@@ -224,3 +224,20 @@ def test_a_product_that_is_scaled_has_no_int4(tmp_path: Path) -> None:
 def test_a_plan_knows_that_an_override_needs_calibration(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="give --calibrate"):
         plan(FLOAT, tmp_path / "b", Recipe("onnx", override=(Override("int16x8", HEAD),)))
+
+
+@pytest.mark.parametrize(
+    ("base", "own"), [("none", "int8"), ("weight-only", "int8"), ("int8", "none"), ("int8", "fp16")]
+)
+def test_operator_set_21_runs_where_float_layers_read_quantized_ones(
+    base: str, own: str, digits: Samples, tmp_path: Path
+) -> None:
+    """ONNX Runtime's optimizer breaks such a graph of standard nodes behind a Reshape."""
+    source = tmp_path / "s.onnx"
+    onnx.save(onnx.version_converter.convert_version(onnx.load(str(FLOAT)), 21), str(source))
+    override = Override(own, SECOND if own == "int8" else HEAD)
+    quantize("onnx", Job(source, tmp_path / "m", base, samples=digits, overrides=(override,)))
+    assert carried(tmp_path / "m", SECOND if own == "int8" else HEAD) == own
+    check_outputs(tmp_path / "m", digits, base, own)
+    shown = {layer.name: layer.precision for layer in inspect(tmp_path / "m").layers}
+    assert shown[SECOND] == "int8"

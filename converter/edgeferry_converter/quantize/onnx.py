@@ -109,7 +109,8 @@ def _run(job: Job, model: Any, file: Path, ranges: Mapping[str, Range]) -> None:
         model = quantize_dynamic(model, integers)
     onnx_file.write(model, file)
     if of(plan, *STATIC):
-        quantize_qdq(file, ranges, of(plan, "int8"), of(plan, "int16x8"), unsigned=job.activations == "uint8")
+        options = {"unsigned": job.activations == "uint8", "mixed": len(set(plan.values())) > 1}
+        quantize_qdq(file, ranges, of(plan, "int8"), of(plan, "int16x8"), **options)
 
 
 def stored_layers(model: Any) -> dict[str, int]:

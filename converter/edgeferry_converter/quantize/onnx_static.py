@@ -16,7 +16,11 @@ from edgeferry_converter.quantize import Job
 from edgeferry_converter.quantize.calibration.methods import WITHOUT_HISTOGRAM, Range, ranges
 from edgeferry_converter.quantize.calibration.observer import Statistics, collect
 from edgeferry_converter.quantize.onnx_plan import JOINED, static_kinds
+from edgeferry_converter.quantize.onnx_weights import opset
 from edgeferry_runtime.tensors import Array
+
+BROKEN_OPSET = 21
+"""From here on QuantizeLinear tells the type of its output, and ONNX Runtime 1.31 changes the zero point's alone."""
 
 
 def calibrated_ranges(job: Job, source: Path) -> dict[str, Range]:
@@ -77,7 +81,13 @@ class _Runner:
 
 
 def quantize_qdq(
-    file: Path, found: Mapping[str, Range], narrow: Sequence[str], wide: Sequence[str], *, unsigned: bool = False
+    file: Path,
+    found: Mapping[str, Range],
+    narrow: Sequence[str],
+    wide: Sequence[str],
+    *,
+    unsigned: bool = False,
+    mixed: bool = False,
 ) -> None:
     """Put QDQ nodes around some nodes of a prepared model.
 
@@ -87,6 +97,8 @@ def quantize_qdq(
         narrow: Names of the nodes that get 8-bit activations.
         wide: Names of the nodes that get 16-bit ones.
         unsigned: Whether 8-bit activations are uint8 and not int8.
+        mixed: Whether other nodes have another precision by the user's will. Then the QDQ nodes are ONNX Runtime's
+            own: where those of operator set 21 meet float nodes, its optimizer may make a broken graph of them.
     """
     import numpy as np
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
@@ -113,7 +125,10 @@ def quantize_qdq(
         [*narrow, *wide],
         [],
         static_kinds(),
-        {"TensorQuantOverrides": {name: types for name, types in own.items() if name in found}},
+        {
+            "TensorQuantOverrides": {name: types for name, types in own.items() if name in found},
+            "UseQDQContribOps": mixed and opset(model) >= BROKEN_OPSET,
+        },
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()

@@ -44,13 +44,17 @@ def quantize_weights(model: Any, names: Mapping[str, int]) -> None:
         model: A float ``ModelProto``.
         names: The bits of each node that gets them, 8 or 4, by its name.
     """
-    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     domain = ""
     if 4 in names.values():
         model.ir_version = max(model.ir_version, INT4_IR)
-        domain = "" if opset >= INT4_OPSET else declare(model)
+        domain = "" if opset(model) >= INT4_OPSET else declare(model)
     for graph in graphs(model.graph):
         _quantize_graph(graph, names, domain)
+
+
+def opset(model: Any) -> int:
+    """Return the operator set of a model."""
+    return int(next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx")))
 
 
 def declare(model: Any) -> str:

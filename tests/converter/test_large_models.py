@@ -13,12 +13,21 @@ import numpy as np
 import pytest
 
 import edgeferry_runtime
-from edgeferry_converter import convert, onnx_file
+from edgeferry_converter import convert, inspect, onnx_file, verify
 from edgeferry_converter.conversion import Step
+from edgeferry_converter.explain.onnx_network import OnnxNetwork
+from edgeferry_converter.repro.noise import with_noise
 from edgeferry_converter.sources import SourceSpec, open_source
 from edgeferry_runtime.artifact_files import artifact_sha256, artifact_size, companions
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.errors import BundleError, CorruptFileError, MissingFileError
+from edgeferry_runtime.errors import (
+    ArtifactError,
+    BundleError,
+    ConversionError,
+    CorruptFileError,
+    MissingFileError,
+    UnknownFormatError,
+)
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.numerics import Tolerance
 
@@ -161,13 +170,24 @@ def quantized(folder: Path, precision: str) -> Bundle:
     return convert(chain(folder / "in"), folder / "b", to="onnx", quantize=precision, tolerance=tolerance, **extra)
 
 
-def test_nothing_is_left_where_the_checker_refuses(
-    tmp_path: Path, limit: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_works_on_both_and_what_is_refused(tmp_path: Path, limit: Callable[[int], None]) -> None:
+    limit(40_000)
+    path = chain(tmp_path / "in")
+    for target in (path, convert(path, tmp_path / "b", to="onnx").artifact):
+        assert inspect(target).size == artifact_size(target) > 65_536
+        with pytest.raises(ArtifactError, match="only where one ONNX file can hold it"):
+            OnnxNetwork(target)
+        with pytest.raises(UnknownFormatError, match="holds more than one ONNX file can"):
+            with_noise(target, "onnx", tmp_path / "noise.onnx")
+    report = verify(str(path), str(tmp_path / "b"))
+    assert report.errors[0].snr_db > 120
+
+
+def test_nothing_is_left_of_a_source_that_changed(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     source = open_source(SourceSpec(chain(tmp_path / "in")))
-    shutil.rmtree(tmp_path / "in")
-    with pytest.raises(edgeferry_runtime.errors.EdgeferryError):
+    (tmp_path / "in" / "w.bin").write_bytes(bytes(20_000))
+    with pytest.raises(ConversionError, match=r"w\.bin ends"):
         source.lower("onnx", tmp_path / "out.onnx")
     assert not list(tmp_path.glob("out*"))
 

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from edgeferry_converter import onnx_file
 from edgeferry_converter.explain.network import Op, Program, Stored, upstream
 from edgeferry_converter.quantize.onnx import QUANTIZED_OPS
 from edgeferry_converter.quantize.onnx_prepare import graphs, prepare
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_runtime.artifact_files import artifact_size
 from edgeferry_runtime.engines.onnxruntime import FLOAT_MATRICES, import_engine
 from edgeferry_runtime.errors import ArtifactError, EngineError
 from edgeferry_runtime.scratch import scratch
@@ -33,6 +35,7 @@ class OnnxNetwork:
     def __init__(self, path: Path) -> None:
         self.path = path
         onnx = require("ferry explain", "quantize", "onnx")
+        _refuse_large(path)
         import_engine("ferry explain")
         with foreign(path, "it could not be read", error=ArtifactError):
             model = onnx.load(str(path))
@@ -127,6 +130,17 @@ class OnnxNetwork:
         """Return what the bodies of ``If`` and ``Loop`` read."""
         bodies = [a.g for node in nodes for a in node.attribute if a.HasField("g")]
         return {name for body in bodies for graph in graphs(body) for node in graph.node for name in node.input}
+
+
+def _refuse_large(path: Path) -> None:
+    """Refuse a file that cannot be cut into parts in memory.
+
+    Raises:
+        ArtifactError: If its weights take more than one ONNX file can hold.
+    """
+    if artifact_size(path) > onnx_file.LARGEST:
+        reason = f"holds {artifact_size(path):,} bytes, and layers are compared only where one ONNX file can hold it"
+        raise ArtifactError(path, reason, "explain a smaller model of the same layers")
 
 
 def _prepared(model: Any) -> Any:

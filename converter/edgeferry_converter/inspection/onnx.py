@@ -14,6 +14,7 @@ from edgeferry_converter.inspection.layers import layers, stray_transposes
 from edgeferry_converter.inspection.onnx_macs import macs
 from edgeferry_converter.inspection.report import Inspection
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_runtime.artifact_files import artifact_size
 from edgeferry_runtime.errors import CorruptFileError
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.tensors import Quantization, TensorSpec
@@ -47,7 +48,7 @@ def inspect_onnx(path: Path) -> Inspection:
     return Inspection(
         path=path,
         format="onnx",
-        size=path.stat().st_size,
+        size=artifact_size(path),
         inputs=_borders(graphs[0].inputs, model.graph.input, scales),
         outputs=_borders(graphs[0].outputs, model.graph.output, scales),
         layers=found,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeferry_converter import onnx_file
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_runtime.errors import UnknownFormatError
 from edgeferry_runtime.tensors import Array
@@ -78,12 +79,14 @@ def _tflite(path: Path, generator: np.random.Generator) -> bytes:
 
 
 def _onnx(path: Path, generator: np.random.Generator) -> bytes:
-    onnx = require("--repro", "quantize", "onnx")
+    require("--repro", "quantize", "onnx")
     from onnx import numpy_helper
 
     from edgeferry_converter.quantize.onnx_prepare import graphs
 
-    model = onnx.load(str(path))
+    model = onnx_file.read(path)
+    if onnx_file.is_split(model):
+        raise UnknownFormatError(path, "holds more than one ONNX file can", "describe the model in words")
     del model.metadata_props[:], model.training_info[:]
     model.doc_string = ""
     bodies = [*graphs(model.graph), *(graph for function in model.functions for graph in graphs(function))]

@@ -127,6 +127,8 @@ SMALLER = {
     "weight-only-int4": ("int4", 13_000),
     "dynamic": ("int8", 22_000),
     "int8": ("int8", 22_000),
+    "int16x8": ("int8", 22_000),
+    "dynamic-int4": ("int4", 13_000),
 }
 """What a precision stores weights as, and the bytes that the artifact then takes at most."""
 
@@ -165,7 +167,7 @@ def quantized(folder: Path, precision: str) -> Bundle:
     folder.mkdir(exist_ok=True)
     data = folder / "x.npy"
     np.save(data, np.random.default_rng(1).random((20, WIDTH), dtype=np.float32))
-    extra = {"calibrate" if precision == "int8" else "probe": data}
+    extra = {"calibrate" if precision in ("int8", "int16x8") else "probe": data}
     tolerance = Tolerance(min_snr_db=5)
     return convert(chain(folder / "in"), folder / "b", to="onnx", quantize=precision, tolerance=tolerance, **extra)
 

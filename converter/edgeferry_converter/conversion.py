@@ -156,7 +156,9 @@ def _check_way(spec: SourceSpec, found: str, recipe: Recipe) -> None:
     if needs_ranges(recipe) and recipe.calibrate is None:
         reason = "needs the range of every activation, and there is no data to take it from"
         fix = "give --calibrate DATA with typical samples, or use --quantize dynamic"
-        raise UsageError(f"--quantize {recipe.quantize}", reason, fix)
+        static = (override for override in recipe.override if override.precision in support.STATIC)
+        subject = f"--quantize {recipe.quantize}"
+        raise UsageError(subject if recipe.quantize in support.STATIC else next(static, subject), reason, fix)
     if recipe.calibration != Recipe.calibration and not needs_ranges(recipe):
         reason = f"chooses ranges of activations, and --quantize {recipe.quantize} has none"
         raise UsageError(f"--calibration {recipe.calibration}", reason, "leave it out, or use --quantize int8")

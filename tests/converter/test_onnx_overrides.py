@@ -222,8 +222,16 @@ def test_a_product_that_is_scaled_has_no_int4(tmp_path: Path) -> None:
 
 
 def test_a_plan_knows_that_an_override_needs_calibration(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="give --calibrate"):
+    with pytest.raises(UsageError, match=r"--override node_linear=int16x8: .*give --calibrate"):
         plan(FLOAT, tmp_path / "b", Recipe("onnx", override=(Override("int16x8", HEAD),)))
+
+
+@pytest.mark.parametrize(
+    ("base", "own", "levels"),
+    [("int16x8", "none", 65536), ("none", "int16x8", 65536), ("int8", "int16x8", 256), ("int16x8", "int8", 256)],
+)
+def test_ranges_are_chosen_for_the_steps_that_they_get(base: str, own: str, levels: int, tmp_path: Path) -> None:
+    assert Job(FLOAT, tmp_path / "m", base, overrides=(Override(own, HEAD),)).levels == levels
 
 
 @pytest.mark.parametrize(

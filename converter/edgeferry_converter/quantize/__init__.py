@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeferry_converter.data import Samples
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.observer import Statistics
+from edgeferry_converter.quantize.support import STATIC
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,9 @@ class Job:
 
     @property
     def levels(self) -> int:
-        """How many steps the range of an activation has."""
-        return 65536 if self.precision == "int16x8" else 256
+        """How many steps the range of an activation has; the fewer where layers differ."""
+        static = {self.precision, *(override.precision for override in self.overrides)}.intersection(STATIC)
+        return 65536 if static == {"int16x8"} else 256
 
     @property
     def subject(self) -> str:

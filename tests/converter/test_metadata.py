@@ -81,6 +81,15 @@ def test_tflite_carries_labels_behind_the_flatbuffer_and_says_whose_they_are(tmp
     assert [(t.name, t.mean, t.std) for t in metadata.inputs] == [("image", (127.5,), (127.5,))]
 
 
+def test_viewers_that_know_neither_labels_nor_normalization_show_them_as_text(tmp_path: Path) -> None:
+    path = tmp_path / "m.tflite"
+    path.write_bytes((MODELS / "digits.tflite").read_bytes())
+    describe(path, FULL)
+    metadata = _read(path)
+    assert [t.text for t in metadata.inputs] == ["(pixel - 127.5) / 127.5, pixels gray of 0 to 255"]
+    assert [t.text for t in metadata.outputs] == [f"10 classes: {', '.join(LABELS)}", ""]
+
+
 def _read(path: Path) -> Metadata:
     from ai_edge_litert import schema_py_generated as schema
 

@@ -47,6 +47,7 @@ class Tensor:
         labels: The file with the names of its classes; empty where it has none.
         mean: What is subtracted from pixels of 0..255; only read, since it follows from `preprocess`.
         std: What they are divided by then; likewise.
+        text: What viewers show of it, most of which know neither normalization nor labels.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Tensor:
     labels: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -123,13 +125,13 @@ def _floats(b: Any, values: Sequence[float]) -> int:
 
 
 def _tensor(b: Any, tensor: Tensor) -> int:
-    name = _text(b, tensor.name)
+    name, text = _text(b, tensor.name), _text(b, tensor.text)
     content = units = files = None
     if tensor.preprocess and tensor.preprocess.scale:
         content, units = ("ref", _image(b, tensor.preprocess)), ("ref", _vector(b, [_normalize(b, tensor.preprocess)]))
     if tensor.labels:
         files = ("ref", _vector(b, [_labels(b, tensor.labels)]))
-    return _table(b, name, None, None, content, units, None, files)
+    return _table(b, name, text, None, content, units, None, files)
 
 
 def _image(b: Any, preprocess: Preprocess) -> int:
@@ -173,7 +175,7 @@ def read(content: bytes) -> Metadata:
 def _read_tensor(table: Table) -> Tensor:
     labels = [file.text(0) for file in table.tables(6)]
     mean, std = _read_normalization(table.tables(4))
-    return Tensor(table.text(0), labels=labels[0] if labels else "", mean=mean, std=std)
+    return Tensor(table.text(0), labels=labels[0] if labels else "", mean=mean, std=std, text=table.text(1))
 
 
 def _read_normalization(units: Sequence[Table]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,11 +6,13 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from edgeferry_converter.metadata import Description
-from edgeferry_converter.metadata.flatbuffer import Metadata, Tensor, write
+from edgeferry_converter.metadata.flatbuffer import Metadata, Tensor, normalization, write
 from edgeferry_converter.sources.signature import pack
+from edgeferry_runtime.preprocess import Preprocess
 
 ENTRY = "TFLITE_METADATA"
 LABELS = "labels.txt"
@@ -71,14 +73,25 @@ def _input(tensor: Any, name: str | None, description: Description) -> Tensor:
         shape = [int(d) for d in tensor.shape]
         if len(shape) != 4 or shape[axis] != channels:
             preprocess = None
-    return Tensor(name or _text(tensor.name), preprocess)
+    return Tensor(
+        name or _text(tensor.name), preprocess, text=_pixels(preprocess) if preprocess and preprocess.scale else ""
+    )
+
+
+def _pixels(preprocess: Preprocess) -> str:
+    """Say how a picture becomes an input."""
+    mean, std = (", ".join(f"{v:g}" for v in values) for values in normalization(preprocess))
+    return f"(pixel - {mean}) / {std}, pixels {preprocess.color} of 0 to 255"
 
 
 def _output(tensor: Any, name: str | None, description: Description) -> Tensor:
     """An output has the labels where its last dimension counts them."""
     shape = [int(d) for d in tensor.shape] if tensor.shape is not None else []
     fits = bool(shape) and shape[-1] == len(description.labels) > 0
-    return Tensor(name or _text(tensor.name), labels=LABELS if fits else "")
+    text = f"{len(description.labels)} classes: {', '.join(description.labels)}" if fits else ""
+    return Tensor(
+        name or _text(tensor.name), labels=LABELS if fits else "", text=shorten(text, 200, placeholder=" ...")
+    )
 
 
 def append(model: bytes, files: Mapping[str, bytes]) -> bytes:

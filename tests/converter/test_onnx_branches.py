@@ -17,7 +17,7 @@ from edgeferry_converter import convert
 from edgeferry_converter.sources import SourceSpec, open_source
 from edgeferry_converter.sources.constants import parse_constant
 from edgeferry_converter.sources.onnx_branches import advice, inline, undecided
-from edgeferry_runtime.errors import UnknownNameError, UsageError
+from edgeferry_runtime.errors import ConversionError, UnknownNameError, UsageError
 
 X = np.array([[1.0, -2.0, 3.0]], np.float32)
 
@@ -125,6 +125,13 @@ def test_an_open_branch_is_noted(file: Path, tmp_path: Path) -> None:
     source = open_source(SourceSpec(file))
     source.lower("onnx", tmp_path / "out.onnx")
     assert any("--constant sr=VALUE" in note for note in source.notes)
+
+
+def test_a_refusal_to_quantize_names_the_branch_and_the_way_out(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConversionError, match=r"no operator that.*; the branch 'choose' stays float.*--constant sr=VALUE"
+    ):
+        convert(file, tmp_path / "b", to="onnx", quantize="dynamic", shape={"x": (1, 3)})
 
 
 def test_constants_that_cannot_be_are_refused(file: Path) -> None:

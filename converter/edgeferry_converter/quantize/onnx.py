@@ -25,6 +25,7 @@ from edgeferry_converter.quantize.onnx_static import calibrated_ranges, observe,
 from edgeferry_converter.quantize.onnx_weights import halve_weights, quantize_weights
 from edgeferry_converter.quantize.support import INT8_BELOW, STATIC, needs_ranges
 from edgeferry_converter.quiet import foreign, require
+from edgeferry_converter.sources.onnx_branches import advice
 from edgeferry_runtime.engines.onnxruntime import import_engine
 from edgeferry_runtime.errors import ConversionError
 from edgeferry_runtime.scratch import scratch
@@ -132,7 +133,9 @@ def stored_layers(model: Any) -> dict[str, int]:
 def _refuse_untouched(job: Job, model: Any) -> None:
     quantized = any(_is_quantizing(node) for graph in graphs(model.graph) for node in graph.node)
     if not quantized and not _has_float16(model):
-        raise ConversionError(job.subject, "has no operator that the quantizer supports", "use --quantize none")
+        inside = "".join(f"{words}; or " for words in advice(model))
+        fix = f"{inside}use --quantize none"
+        raise ConversionError(job.subject, "has no operator that the quantizer supports", fix)
     below = INT8_BELOW.get(job.precision)
     if below and "int4" not in stored_layers(model):
         reason = "has no matrix multiplication, and nothing else becomes int4 by itself"

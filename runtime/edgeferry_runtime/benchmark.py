@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeferry_runtime import __version__, machine
 from edgeferry_runtime.bundle import Bundle, sha256_file
-from edgeferry_runtime.engines import Delegate, import_engine, open_engine
+from edgeferry_runtime.engines import Execution, import_engine, open_engine, parse_delegates
 from edgeferry_runtime.errors import UsageError
 from edgeferry_runtime.feeds import random_feeds
 from edgeferry_runtime.guard import check_artifact
@@ -41,7 +41,8 @@ class BenchOptions:
         warmup_runs: Runs before them, the first one among them.
         min_secs: Seconds to measure at least.
         max_secs: Seconds after which to stop, even before `num_runs`.
-        delegate: Where to execute.
+        delegate: Where to execute; several, joined by commas, are an order of preference.
+        require_full_delegation: Refuse a delegate that does not take every node.
         seed: Of the inputs, where there is no probe, and of the confidence interval.
     """
 
@@ -51,9 +52,10 @@ class BenchOptions:
     max_secs: float = 150.0
     delegate: str = "cpu"
     seed: int = 0
+    require_full_delegation: bool = False
 
     def __post_init__(self) -> None:
-        Delegate.parse(self.delegate)
+        parse_delegates(self.delegate)
         for name, least in (("num_runs", 1), ("warmup_runs", 1), ("min_secs", 0), ("max_secs", 0), ("seed", 0)):
             if not getattr(self, name) >= least:
                 option = f"--{name.replace('_', '-')}"
@@ -79,15 +81,17 @@ def bench(path: str | os.PathLike[str], options: BenchOptions = BenchOptions(), 
     """
     bundle = Bundle.open(path) if Path(path).is_dir() else None
     artifact = bundle.artifact if bundle else Path(path)
-    format_name, place = check_artifact(artifact), Delegate.parse(options.delegate)
+    format_name, places = check_artifact(artifact), parse_delegates(options.delegate)
     import_engine(format_name, artifact)
     before = machine.state()
 
     start = time.perf_counter_ns()
-    engine = open_engine(format_name, artifact, place)
+    engine = open_engine(format_name, artifact, places)
     init_ms = (time.perf_counter_ns() - start) / 1e6
+    if options.require_full_delegation:
+        engine.execution.check_full(artifact)
 
-    with Model(artifact, format_name, engine, str(place), bundle.manifest if bundle else None) as model:
+    with Model(artifact, format_name, engine, bundle.manifest if bundle else None) as model:
         feeds = _feeds(model, bundle, options.seed)
         warmup, samples = measure(lambda: model.run(feeds), options)
     after = machine.state()
@@ -104,6 +108,7 @@ def bench(path: str | os.PathLike[str], options: BenchOptions = BenchOptions(), 
         **summarize(samples, options.seed),
         samples_ms=tuple(samples.tolist()),
         **machine.memory(),
+        **_delegation(model.execution),
         state_before=before,
         state_after=after,
         warnings=(*steadiness(samples, options), *conditions(before, after, facts["cores"])),
@@ -231,6 +236,12 @@ def _feeds(model: Model, bundle: Bundle | None, seed: int) -> Mapping[str, Array
         if len(probe):
             return next(probe.feeds())
     return random_feeds(model.inputs, seed)
+
+
+def _delegation(execution: Execution) -> dict[str, Any]:
+    """Return the figures of a profile that describe what executes."""
+    counts = {key: getattr(execution, key) for key in ("nodes_total", "nodes_delegated", "partitions")}
+    return {**counts, "execution": execution.to_dict()}
 
 
 def _artifact(path: Path, format_name: str, bundle: Bundle | None) -> dict[str, Any]:

@@ -19,7 +19,8 @@ way out. The command line prints them as one line and exits with the error's `ex
     ├── EngineError (RuntimeError)           the engine refused to load or run
     │   └── EngineCrashError                 the engine's process died
     ├── GateError                        3   a condition did not hold
-    │   └── VerificationError            3   outputs differ by more than the tolerance
+    │   ├── VerificationError            3   outputs differ by more than the tolerance
+    │   └── DelegationError              3   a delegate did not take every node
     └── DeviceError (OSError)            4   a device that cannot be reached, or that refuses
         ├── UnreachableError (ConnectionError)
         ├── AuthenticationError (PermissionError)
@@ -155,6 +156,10 @@ class GateError(EdgeferryError):
 
 class VerificationError(GateError):
     """Outputs differ from the reference by more than the tolerance."""
+
+
+class DelegationError(GateError):
+    """A delegate did not take every node, where the user required it."""
 
 
 class DeviceError(EdgeferryError, OSError):

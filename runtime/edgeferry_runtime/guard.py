@@ -12,8 +12,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeferry_runtime.errors import (
     CorruptFileError,
@@ -28,12 +29,15 @@ from edgeferry_runtime.onnx_wire import WireError, walk_onnx
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
 from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
 
+if TYPE_CHECKING:
+    from edgeferry_runtime.engines import Delegate
+
 AGAIN = "copy or convert it again"
 CHILD = """
 import sys
 sys.path = [folder for folder in sys.path if folder]
 from edgeferry_runtime.guard import child
-sys.exit(child(sys.argv[1]))
+sys.exit(child(*sys.argv[1:]))
 """
 """The child's program. It does not import from the working folder, where the doubtful file may have brought company."""
 CHILD_MEMORY = 4 << 30
@@ -115,11 +119,12 @@ def _check_external(path: Path, entry: Mapping[str, str]) -> None:
         raise CorruptFileError(file, f"is shorter than {path.name} says", AGAIN)
 
 
-def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> None:
+def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout_s: float = 120) -> None:
     """Load an artifact and run it once on zeros, in a child process that may die of it.
 
     Args:
         path: The artifact, or a bundle.
+        delegate: Where to execute.
         timeout_s: Seconds after which the child is ended.
 
     Raises:
@@ -127,7 +132,7 @@ def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> Non
         EngineError: If the engine refuses to load the artifact, or does not answer in time.
         EdgeferryError: What `check_artifact` raises, and a missing engine.
     """
-    command = [sys.executable, "-c", CHILD, os.fspath(path)]
+    command = [sys.executable, "-c", CHILD, os.fspath(path), delegate]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
@@ -165,23 +170,33 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY),) * 2)
 
 
-def _load_and_run(path: str) -> None:
-    """Load an artifact and run it on zeros; that it refuses zeros says nothing about real inputs."""
+def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
+    """Load an artifact and run it on zeros; that it refuses zeros says nothing about real inputs.
+
+    One delegate is tried in this process; of several, each that is not the plain CPU has a child of its own.
+    """
+    from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.engines import Delegate, open_engine
     from edgeferry_runtime.feeds import zero_feeds
-    from edgeferry_runtime.model import load
 
-    with load(path) as model:
-        feeds = zero_feeds(model.inputs)
-        with contextlib.suppress(EngineError):
-            model.run(feeds, raw=True)
+    artifact = Bundle.open(path).artifact if Path(path).is_dir() else Path(path)
+    engine = open_engine(check_artifact(artifact), artifact, delegates or (Delegate(),), tried=len(delegates) < 2)
+    feeds = zero_feeds(engine.inputs)
+    with contextlib.suppress(EngineError):
+        engine.run([feeds[spec.name] for spec in engine.inputs])
+    engine.close()
 
 
-def child(path: str) -> int:
+def child(path: str, delegate: str) -> int:
     """Be the child: print an expected error as JSON."""
-    _limit_memory()
+    from edgeferry_runtime.engines import parse_delegates
+
+    delegates = parse_delegates(delegate)
+    if all(each.kind == "cpu" for each in delegates):
+        _limit_memory()
     with claim_stdout() as answers:
         try:
-            _load_and_run(path)
+            _load_and_run(path, delegates)
         except EdgeferryError as error:
             answers.write(json.dumps(encode_error(error)).encode())
             return 1

@@ -12,13 +12,13 @@ import numpy as np
 
 from edgeferry_runtime.bundle import Bundle, Manifest
 from edgeferry_runtime.codec import decoder, encoder
-from edgeferry_runtime.engines import Delegate, Engine, open_engine
+from edgeferry_runtime.engines import Engine, Execution, open_engine, parse_delegates
 from edgeferry_runtime.errors import BundleError, DataError, EngineError
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 
-def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
+def load(path: str | os.PathLike[str], *, delegate: str = "cpu", require_full_delegation: bool = False) -> Model:
     """Load a bundle or an artifact into its engine.
 
     The file's structure is verified first. A well-formed file can still crash a native engine: put doubtful
@@ -26,7 +26,9 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
 
     Args:
         path: A bundle's folder, or a ``.tflite`` or ``.onnx`` file.
-        delegate: Where to execute: ``cpu``, or ``cpu:THREADS``.
+        delegate: Where to execute, such as ``cpu:4``; see `edgeferry_runtime.engines.Delegate`. Several, joined by
+            commas, are an order of preference: ``gpu,cpu``.
+        require_full_delegation: Refuse a delegate that does not take every node.
 
     Returns:
         The model. A bundle's has the inputs and outputs in the order that its source had them.
@@ -39,13 +41,16 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu") -> Model:
         UsageError: If `delegate` is none.
         MissingExtraError: If the engine is not installed.
         EngineError: If the engine refuses the artifact.
+        DelegationError: If a delegate did not take every node, where that is required.
     """
-    place = Delegate.parse(delegate)
+    places = parse_delegates(delegate)
     bundle = Bundle.open(path) if Path(path).is_dir() else None
     artifact = bundle.artifact if bundle else Path(path)
     format_name = check_artifact(artifact)
-    engine = open_engine(format_name, artifact, place)
-    return Model(artifact, format_name, engine, str(place), bundle.manifest if bundle else None)
+    engine = open_engine(format_name, artifact, places)
+    if require_full_delegation:
+        engine.execution.check_full(artifact)
+    return Model(artifact, format_name, engine, bundle.manifest if bundle else None)
 
 
 class Model:
@@ -57,7 +62,6 @@ class Model:
         path: The artifact.
         format_name: ``tflite`` or ``onnx``.
         engine: The engine that holds it.
-        delegate: Where it executes.
         manifest: The bundle's, whose order of inputs and outputs is the source's.
 
     Attributes:
@@ -66,18 +70,18 @@ class Model:
         engine: The engine's name.
         engine_version: Its version.
         delegate: Where it executes.
+        execution: What really executes it.
         inputs: Name, shape, stored dtype and quantization of each input.
         outputs: The same of each output.
     """
 
-    def __init__(
-        self, path: Path, format_name: str, engine: Engine, delegate: str = "cpu", manifest: Manifest | None = None
-    ) -> None:
+    def __init__(self, path: Path, format_name: str, engine: Engine, manifest: Manifest | None = None) -> None:
         self.path = path
         self.format = format_name
         self.engine = engine.name
         self.engine_version = engine.version
-        self.delegate = delegate
+        self.delegate = engine.execution.delegate
+        self._engine = engine
         self.inputs = _ordered(path, engine.inputs, manifest.inputs if manifest else engine.inputs)
         self.outputs = _ordered(path, engine.outputs, manifest.outputs if manifest else engine.outputs)
         self._slots = {spec.name: slot for slot, spec in enumerate(engine.inputs)}
@@ -133,9 +137,15 @@ class Model:
             raise DataError(self.path, f"was given no input {', '.join(missing)}", "give an array for each input")
         return [feeds[name] for name in self._slots]
 
+    @property
+    def execution(self) -> Execution:
+        """What really executes it, as far as it can be known."""
+        return self._engine.execution
+
     def close(self) -> None:
         """Let go of the engine and its memory; a later run is an EngineError."""
         self._real = self._raw = self._closed
+        self._engine.close()
 
     def _closed(self, values: Sequence[Any]) -> list[Array]:
         raise EngineError(self.path, "was closed", "load it again")

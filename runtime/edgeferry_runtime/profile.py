@@ -29,8 +29,17 @@ class Profile:
         rss_bytes: Resident memory after the last run.
         peak_rss_bytes: Its highest value.
         nodes_total, nodes_delegated, partitions: What the delegate took; None where the engine does not tell.
+        execution: What really executes it: the attributes of `engines.Execution`.
         state_before, state_after: Temperature, frequency, governor, throttling, load; absent keys could not be read.
+        states_during: The same while it ran, each with the second ``at_s`` at which it was read.
+        baseline_rss_bytes: Resident memory before the engine was imported.
+        scheduling: involuntary_switches and waited_s: what the scheduler took from the measured runs.
+        windows: Of a sustained run: at_s, runs, p5_ms, median_ms, p95_ms and state of each; `samples_ms` then keeps
+            every second, third, … sample, and `num_runs` counts them all.
+        cooling: What was waited for before: target_c, start_c, end_c, waited_s.
         warnings: Why the run should not be trusted; empty where nothing was seen.
+        marks: The same as kind and reason.
+        verdict: The same in one sentence.
         timestamp: UTC, ISO 8601.
         edgeferry_version: The runtime that measured.
     """
@@ -59,9 +68,17 @@ class Profile:
     nodes_total: int | None = None
     nodes_delegated: int | None = None
     partitions: int | None = None
+    execution: Mapping[str, Any] = field(default_factory=dict)
     state_before: Mapping[str, Any] = field(default_factory=dict)
     state_after: Mapping[str, Any] = field(default_factory=dict)
+    states_during: tuple[Mapping[str, Any], ...] = ()
+    baseline_rss_bytes: int | None = None
+    scheduling: Mapping[str, Any] = field(default_factory=dict)
+    windows: tuple[Mapping[str, Any], ...] = ()
+    cooling: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    marks: tuple[Mapping[str, str], ...] = ()
+    verdict: str = ""
     timestamp: str = ""
     edgeferry_version: str = ""
 

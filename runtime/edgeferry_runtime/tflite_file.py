@@ -36,10 +36,12 @@ class TfliteFile:
     Attributes:
         signatures: Its signatures; many files have none.
         custom_ops: Names of the operators that are not TFLite's own.
+        nodes: How many nodes its main graph has.
     """
 
     signatures: tuple[Signature, ...]
     custom_ops: tuple[str, ...]
+    nodes: int
 
     @property
     def primary(self) -> Signature | None:
@@ -74,6 +76,7 @@ def read_tflite(data: Buffer) -> TfliteFile:
             Signature(s.text(2), s.u32(4), _tensor_map(s.tables(0)), _tensor_map(s.tables(1))) for s in model.tables(7)
         ),
         custom_ops=tuple(name for name in names if name),
+        nodes=len(model.tables(2)[0].tables(3)),
     )
 
 

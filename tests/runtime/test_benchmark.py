@@ -83,7 +83,7 @@ def test_wrong_options_are_named(wrong: dict, option: str) -> None:
     with pytest.raises(UsageError, match=option):
         BenchOptions(**wrong)
     with pytest.raises(UnknownNameError):
-        BenchOptions(delegate="gpu")
+        BenchOptions(delegate="gpuu")
 
 
 def test_figures_of_known_samples() -> None:

@@ -10,6 +10,7 @@ import click
 
 from edgeferry_devices.profiling import Outcome
 from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.commands.delegate_option import delegate_options
 from edgeferry_runtime.commands.output import emit, json_option, say, table
 from edgeferry_runtime.profile import Profile
 
@@ -23,7 +24,7 @@ HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "fi
 @click.option("--warmup-runs", type=int, default=10, show_default=True, help="Runs before them that do not count.")
 @click.option("--min-secs", type=float, default=1.0, show_default=True, help="Seconds to measure at least.")
 @click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop anyway.")
-@click.option("--delegate", metavar="cpu[:THREADS]", default="cpu", show_default=True, help="Where to execute.")
+@delegate_options
 @json_option
 @click.pass_context
 def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_json: bool, **options: Any) -> None:
@@ -33,10 +34,9 @@ def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_js
     """
     from edgeferry_devices.profiling import profile as perform
     from edgeferry_runtime.benchmark import BenchOptions
-    from edgeferry_runtime.engines import Delegate
 
-    Delegate.parse(options["delegate"])
-    outcomes = perform(Bundle.open(bundle), devices, BenchOptions(**options), say)
+    wanted = BenchOptions(**{**options, "delegate": options["delegate"] or "cpu"})
+    outcomes = perform(Bundle.open(bundle), devices, wanted, say)
     if as_json:
         emit({"profiles": [_json(outcome) for outcome in outcomes]})
     elif done := [outcome.profile for outcome in outcomes if outcome.profile]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeferry_runtime.commands.delegate_option import execution_lines
+from edgeferry_runtime.engines import Execution
 from edgeferry_runtime.profile import Profile
 
 
@@ -15,6 +17,7 @@ def profile_text(profile: Profile) -> str:
         "artifact": _artifact(profile.artifact),
         "engine": f"{profile.engine['name']} {profile.engine['version']}, {profile.engine['delegate']}",
         "machine": _machine(profile),
+        "executes": _executes(profile.execution),
         "": "",
         "load": f"{duration(profile.init_ms)}, first inference {duration(profile.first_inference_ms)}",
         "median": f"{duration(profile.median_ms)}  (95 % sure between {duration(low)} and {duration(high)})",
@@ -54,6 +57,13 @@ def _artifact(artifact: Mapping[str, Any]) -> str:
     words = [artifact["name"], artifact["format"], artifact["precision"], size(artifact["size_bytes"])]
     bundle = f"bundle {artifact['bundle'][:12]}" if artifact["bundle"] else None
     return ", ".join(word for word in (*words, bundle) if word)
+
+
+def _executes(execution: Mapping[str, Any]) -> str:
+    """Tell what really executed, by the same lines as ``ferry run``."""
+    if not execution:
+        return "unknown"
+    return "; ".join(execution_lines(Execution.from_dict(execution)))
 
 
 def _machine(profile: Profile) -> str:

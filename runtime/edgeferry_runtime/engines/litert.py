@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from edgeferry_runtime.engines import Delegate
+from edgeferry_runtime.engines.delegate import Delegate
+from edgeferry_runtime.engines.execution import Execution
+from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share
 from edgeferry_runtime.errors import EngineError, MissingExtraError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
@@ -49,15 +51,36 @@ class Port:
     spec: TensorSpec
 
 
-@dataclass(frozen=True)
 class LiteRTEngine:
-    """One TFLite artifact in its interpreter; see `Engine`."""
+    """One TFLite artifact in its interpreter; see `Engine`.
 
-    name: str
-    version: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    run: Run
+    Args:
+        package: What brought the interpreter.
+        interpreter: It has allocated its tensors.
+        ports: Its inputs and its outputs.
+        run: What executes it once.
+        execution: What really executes it.
+    """
+
+    def __init__(
+        self, package: Package, interpreter: Any, ports: tuple[list[Port], list[Port]], run: Run, execution: Execution
+    ) -> None:
+        self.name, self.version = package.name, package.version
+        self.inputs, self.outputs = (tuple(port.spec for port in side) for side in ports)
+        self.run, self.execution = run, execution
+        self._interpreter = interpreter
+
+    def reset(self) -> None:
+        """Set variable tensors back to zero."""
+        self._interpreter.reset_all_variables()
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        self.run, self._interpreter = _closed, None
+
+
+def _closed(feeds: Sequence[Array]) -> list[Array]:
+    raise EngineError("the engine", "was closed", "load the artifact again")
 
 
 def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
@@ -69,11 +92,14 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
 
     Raises:
         MissingExtraError: If none of the packages is installed.
-        EngineError: If the interpreter refuses the file.
+        EngineError: If the interpreter refuses the file or has no such delegate.
     """
+    if delegate.kind != "cpu":
+        raise EngineError(f"--delegate {delegate}", "is not available for TFLite artifacts", "use cpu")
     package = import_engine(path)
     with map_file(path) as data:
-        signature = read_tflite(data).primary
+        file = read_tflite(data)
+    signature = file.primary
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -86,11 +112,15 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
     else:
         run = _main_call(path, interpreter, inputs, outputs)
-    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), run)
+    return LiteRTEngine(package, interpreter, (inputs, outputs), run, _on_cpu(interpreter, delegate, file.nodes))
 
 
-def _specs(ports: Sequence[Port]) -> tuple[TensorSpec, ...]:
-    return tuple(port.spec for port in ports)
+def _on_cpu(interpreter: Any, delegate: Delegate, file_nodes: int) -> Execution:
+    """Tell what XNNPACK, which LiteRT applies by itself, took."""
+    share = delegated_share(interpreter, file_nodes, range(file_nodes, count_nodes(interpreter)))
+    threads = delegate.threads or 1
+    words = ("CPU", *(["XNNPACK"] if share.partitions else []), f"{threads} thread{'s' if threads > 1 else ''}")
+    return Execution(str(delegate), str(delegate), ", ".join(words), **vars(share))
 
 
 def import_engine(path: Path) -> Package:

@@ -11,6 +11,9 @@ from edgeferry_runtime.tflite_schema import SCHEMA
 
 IDENTIFIER = b"TFL3"
 
+VAR_HANDLE = 142
+"""The builtin operator that names a resource variable."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -37,11 +40,13 @@ class TfliteFile:
         signatures: Its signatures; many files have none.
         custom_ops: Names of the operators that are not TFLite's own.
         nodes: How many nodes its main graph has.
+        resources: Whether it keeps resource variables between runs, which only a new interpreter sets back.
     """
 
     signatures: tuple[Signature, ...]
     custom_ops: tuple[str, ...]
     nodes: int
+    resources: bool
 
     @property
     def primary(self) -> Signature | None:
@@ -77,6 +82,7 @@ def read_tflite(data: Buffer) -> TfliteFile:
         ),
         custom_ops=tuple(name for name in names if name),
         nodes=len(model.tables(2)[0].tables(3)),
+        resources=any(max(code.u8(0), code.u32(3)) == VAR_HANDLE for code in model.tables(1)),
     )
 
 

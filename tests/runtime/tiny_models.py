@@ -10,7 +10,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 SCALE, ZERO_POINT = 0.05, 3
-DTYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+DTYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "float64": schema.TensorType.FLOAT64,
+    "float16": schema.TensorType.FLOAT16,
+    "complex64": schema.TensorType.COMPLEX64,
+    "bool": schema.TensorType.BOOL,
+    "object": schema.TensorType.STRING,
+    "resource": schema.TensorType.RESOURCE,
+    **{f"int{bits}": getattr(schema.TensorType, f"INT{bits}") for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": getattr(schema.TensorType, f"UINT{bits}") for bits in (8, 16, 32, 64)},
+}
 
 
 class Graph:
@@ -143,6 +153,42 @@ def tflite_dense(width: int, layers: int) -> bytes:
     return graph.file((first,), (last,))
 
 
+def tflite_reshape(dtype: str) -> bytes:
+    """``y = x``, [1, 4] to [2, 2], of any dtype."""
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4), dtype), graph.tensor("y", (2, 2), dtype)
+    shape = graph.tensor("shape", (2,), "int32", data=np.int32([2, 2]))
+    options = schema.ReshapeOptionsT()
+    options.newShape = [2, 2]
+    graph.operator(schema.BuiltinOperator.RESHAPE, (x, shape), (y,), schema.BuiltinOptions.ReshapeOptions, options)
+    return graph.file((x,), (y,))
+
+
+def tflite_sum() -> bytes:
+    """``y`` is the sum of every ``x`` so far, float32 [1, 4], kept in a resource variable."""
+    graph = Graph()
+    handle = _variable(graph)
+    x, before, y = (graph.tensor(name, (1, 4)) for name in ("x", "before", "y"))
+    graph.operator(schema.BuiltinOperator.READ_VARIABLE, (handle,), (before,))
+    _binary(graph, "add", before, x, y)
+    graph.operator(schema.BuiltinOperator.ASSIGN_VARIABLE, (handle, y), ())
+    once = schema.CallOnceOptionsT()
+    once.initSubgraphIndex = 1
+    graph.operator(schema.BuiltinOperator.CALL_ONCE, (), (), schema.BuiltinOptions.CallOnceOptions, once)
+    graph.subgraph.operators.insert(0, graph.subgraph.operators.pop())
+    graph.next_subgraph((x,), (y,))
+    handle, zeros = _variable(graph), graph.tensor("zeros", (1, 4), data=np.zeros((1, 4), np.float32))
+    graph.operator(schema.BuiltinOperator.ASSIGN_VARIABLE, (handle, zeros), ())
+    return graph.file((), ())
+
+
+def _variable(graph: Graph) -> int:
+    handle, options = graph.tensor("handle", (1,), "resource"), schema.VarHandleOptionsT()
+    options.container, options.sharedName = "", "sum"
+    graph.operator(schema.BuiltinOperator.VAR_HANDLE, (), (handle,), schema.BuiltinOptions.VarHandleOptions, options)
+    return handle
+
+
 def tflite_custom(name: str) -> bytes:
     """A model of one operator that no engine has."""
     graph = Graph()
@@ -183,6 +229,15 @@ def onnx_identity_int8() -> bytes:
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     metadata = {"edgeferry.quantization": json.dumps({"x": one, "y": one})}
     return _onnx([node], [_value("x", [1, 4], "INT8")], [_value("y", [1, 4], "INT8")], metadata=metadata)
+
+
+def onnx_identity(dtype: str) -> bytes:
+    """``y = x``, [1, 4] of any dtype."""
+    import onnx
+
+    kind = "STRING" if dtype == "object" else {"float32": "FLOAT", "float64": "DOUBLE"}.get(dtype, dtype.upper())
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    return _onnx([node], [_value("x", [1, 4], kind)], [_value("y", [1, 4], kind)])
 
 
 def onnx_pair() -> bytes:

@@ -25,6 +25,7 @@ class Engine(Protocol):
         inputs: The artifact's inputs in the order that `run` takes them.
         outputs: The artifact's outputs in the order that `run` gives them.
         execution: What really executes it.
+        concurrent: Whether several threads may call `run` at once.
     """
 
     name: str
@@ -32,13 +33,14 @@ class Engine(Protocol):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     execution: Execution
+    concurrent: bool
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         """Execute once on stored values that already fit `inputs`; the outputs belong to the caller."""
         ...
 
     def reset(self) -> None:
-        """Set what the artifact keeps between runs back to zero."""
+        """Set what the artifact keeps between runs back to what it begins with; `run` may be another one then."""
         ...
 
     def close(self) -> None:

@@ -54,6 +54,9 @@ class Port:
 class LiteRTEngine:
     """One TFLite artifact in its interpreter; see `Engine`.
 
+    Attributes:
+        reopen: Opens the artifact anew, where nothing else sets back what it keeps between runs.
+
     Args:
         package: What brought the interpreter.
         interpreter: It has allocated its tensors.
@@ -62,6 +65,8 @@ class LiteRTEngine:
         execution: What really executes it.
     """
 
+    concurrent = False
+
     def __init__(
         self, package: Package, interpreter: Any, ports: tuple[list[Port], list[Port]], run: Run, execution: Execution
     ) -> None:
@@ -69,10 +74,15 @@ class LiteRTEngine:
         self.inputs, self.outputs = (tuple(port.spec for port in side) for side in ports)
         self.run, self.execution = run, execution
         self._interpreter = interpreter
+        self.reopen: Callable[[], LiteRTEngine] | None = None
 
     def reset(self) -> None:
-        """Set variable tensors back to zero."""
-        self._interpreter.reset_all_variables()
+        """Set variable tensors back to zero, and resource variables to what they begin with, by a new interpreter."""
+        if self.reopen is None:
+            self._interpreter.reset_all_variables()
+        else:
+            fresh = self.reopen()
+            self.run, self._interpreter = fresh.run, fresh._interpreter
 
     def close(self) -> None:
         """Free the interpreter."""
@@ -112,7 +122,9 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
     else:
         run = _main_call(path, interpreter, inputs, outputs)
-    return LiteRTEngine(package, interpreter, (inputs, outputs), run, _on_cpu(interpreter, delegate, file.nodes))
+    engine = LiteRTEngine(package, interpreter, (inputs, outputs), run, _on_cpu(interpreter, delegate, file.nodes))
+    engine.reopen = (lambda: open_engine(path, delegate)) if file.resources else None
+    return engine
 
 
 def _on_cpu(interpreter: Any, delegate: Delegate, file_nodes: int) -> Execution:
@@ -191,7 +203,8 @@ def _port(name: str, details: Mapping[str, Any]) -> Port:
     shape, signature = details["shape"], details["shape_signature"]
     dims = signature if len(signature) == len(shape) else shape
     dtype = np.dtype(details["dtype"])
-    spec = TensorSpec(name, tuple(int(d) for d in dims), dtype.name, _quantization(dtype, details))
+    kind = "object" if dtype.kind == "S" else dtype.name
+    spec = TensorSpec(name, tuple(int(d) for d in dims), kind, _quantization(dtype, details))
     return Port(int(details["index"]), spec)
 
 

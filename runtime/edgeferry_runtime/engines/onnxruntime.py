@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
@@ -45,6 +45,7 @@ class Node(NamedTuple):
 class OnnxRuntimeEngine:
     """One ONNX artifact in its session; see `Engine`."""
 
+    concurrent: ClassVar[bool] = True
     name: str
     version: str
     inputs: tuple[TensorSpec, ...]

@@ -137,18 +137,26 @@ def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         reason = f"did not load and run within {timeout_s:g} s"
-        raise EngineError(path, reason, "do not use this file on this machine") from None
+        raise EngineError(_culprit(path, delegate), reason, _way_out(delegate)) from None
     if done.returncode:
-        _raise_for(path, done)
+        _raise_for(path, done, delegate)
 
 
-def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes]) -> None:
+def _culprit(path: str | os.PathLike[str], delegate: str) -> object:
+    return path if delegate.startswith("cpu") else f"{path} with --delegate {delegate}"
+
+
+def _way_out(delegate: str) -> str:
+    return "do not use this file on this machine" if delegate.startswith("cpu") else "use another delegate, such as cpu"
+
+
+def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
     """Raise what the child reported, or say how it died."""
     if done.returncode == 1 and done.stdout:
         raise decode_error(json.loads(done.stdout))
     said = done.stderr.decode(errors="replace").strip().splitlines()
     reason = f"its engine died: {_cause(done.returncode)}{': ' + said[-1][:200] if said else ''}"
-    raise EngineCrashError(path, reason, "do not use this file on this machine")
+    raise EngineCrashError(_culprit(path, delegate), reason, _way_out(delegate))
 
 
 def _cause(status: int) -> str:

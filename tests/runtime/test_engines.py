@@ -52,7 +52,7 @@ def test_litert_that_cannot_be_imported_says_why(artifacts, tmp_path: Path, monk
 
 
 def test_a_package_without_metadata_has_an_unknown_version(artifacts, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "own_litert.py").write_text("class Interpreter: ...")
+    (tmp_path / "own_litert.py").write_text("class Interpreter: ...\n\n\ndef load_delegate(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(litert, "PACKAGES", {"own": ("own_litert", "no-such-distribution")})
     assert litert.import_engine(artifacts["double.tflite"]).version == "unknown"

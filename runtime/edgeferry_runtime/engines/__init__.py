@@ -26,6 +26,7 @@ class Engine(Protocol):
         outputs: The artifact's outputs in the order that `run` gives them.
         execution: What really executes it.
         concurrent: Whether several threads may call `run` at once.
+        stateful: Whether the artifact keeps something between runs.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Engine(Protocol):
     outputs: tuple[TensorSpec, ...]
     execution: Execution
     concurrent: bool
+    stateful: bool
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         """Execute once on stored values that already fit `inputs`; the outputs belong to the caller."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
+from edgeferry_runtime.engines.litert_library import LoadDelegate, check_edgetpu, library_name, load_library
 from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share
 from edgeferry_runtime.errors import EngineError, MissingExtraError
 from edgeferry_runtime.flatbuffer import map_file
@@ -34,13 +35,18 @@ REFUSALS = (ValueError, RuntimeError, MemoryError)
 """What an interpreter raises where it refuses a file or a run."""
 
 
+UNDONE = "Restored original execution plan after delegate application failure."
+"""What LiteRT adds to the reason of a delegate that fails."""
+
+
 @dataclass(frozen=True)
 class Package:
-    """The interpreter that was found: the engine's name, its version, and its class."""
+    """The interpreter that was found: the engine's name, its version, its class, and what loads its delegates."""
 
     name: str
     version: str
     interpreter: Any
+    load_delegate: LoadDelegate
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class LiteRTEngine:
     """One TFLite artifact in its interpreter; see `Engine`.
 
     Attributes:
+        stateful: See `Engine`.
         reopen: Opens the artifact anew, where nothing else sets back what it keeps between runs.
 
     Args:
@@ -74,6 +81,7 @@ class LiteRTEngine:
         self.inputs, self.outputs = (tuple(port.spec for port in side) for side in ports)
         self.run, self.execution = run, execution
         self._interpreter = interpreter
+        self.stateful = False
         self.reopen: Callable[[], LiteRTEngine] | None = None
 
     def reset(self) -> None:
@@ -104,35 +112,68 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         MissingExtraError: If none of the packages is installed.
         EngineError: If the interpreter refuses the file or has no such delegate.
     """
-    if delegate.kind != "cpu":
-        raise EngineError(f"--delegate {delegate}", "is not available for TFLite artifacts", "use cpu")
-    package = import_engine(path)
     with map_file(path) as data:
         file = read_tflite(data)
+    check_edgetpu(path, delegate, file)
+    package = import_engine(path)
     signature = file.primary
-    try:
-        with quiet_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            interpreter = package.interpreter(str(path), num_threads=delegate.threads)
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        interpreter = _interpreter(path, delegate, package)
+        taken = range(file.nodes, count_nodes(interpreter))
+        try:
             interpreter.allocate_tensors()
             inputs, outputs = _ports(interpreter, signature)
-    except REFUSALS as error:
-        raise refusal(path, error) from error
+        except REFUSALS as error:
+            raise refusal(path, error) from error
+    execution = _execution(path, delegate, interpreter, (file.nodes, taken))
     if signature is not None and signature.subgraph:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
     else:
         run = _main_call(path, interpreter, inputs, outputs)
-    engine = LiteRTEngine(package, interpreter, (inputs, outputs), run, _on_cpu(interpreter, delegate, file.nodes))
+    engine = LiteRTEngine(package, interpreter, (inputs, outputs), run, execution)
+    engine.stateful = file.stateful
     engine.reopen = (lambda: open_engine(path, delegate)) if file.resources else None
     return engine
 
 
-def _on_cpu(interpreter: Any, delegate: Delegate, file_nodes: int) -> Execution:
-    """Tell what XNNPACK, which LiteRT applies by itself, took."""
-    share = delegated_share(interpreter, file_nodes, range(file_nodes, count_nodes(interpreter)))
+def _interpreter(path: Path, delegate: Delegate, package: Package) -> Any:
+    """Open an interpreter, with the delegate's library where it has one."""
+    if delegate.kind == "cpu":
+        try:
+            return package.interpreter(str(path), num_threads=delegate.threads)
+        except REFUSALS as error:
+            raise refusal(path, error) from error
+    library = load_library(delegate, package.load_delegate)
+    try:
+        return package.interpreter(str(path), experimental_delegates=[library])
+    except REFUSALS as error:
+        said = " ".join(str(error).replace(UNDONE, "").split())
+        reason = f"cannot be applied to {path.name} ({said[:300] or 'it does not say why'})"
+        raise EngineError(f"--delegate {delegate}", reason, "use another delegate, such as cpu") from error
+
+
+def _execution(path: Path, delegate: Delegate, interpreter: Any, nodes: tuple[int, Sequence[int]]) -> Execution:
+    """Tell what a delegate took; on the CPU, what XNNPACK did, which LiteRT applies to all that is left over.
+
+    Args:
+        path: The artifact.
+        delegate: Where it executes.
+        interpreter: It has allocated its tensors.
+        nodes: How many the file has, and the indices of those that the delegate put in their place.
+    """
+    file_nodes, taken = nodes
+    rest = range(file_nodes + len(taken), count_nodes(interpreter))
     threads = delegate.threads or 1
-    words = ("CPU", *(["XNNPACK"] if share.partitions else []), f"{threads} thread{'s' if threads > 1 else ''}")
-    return Execution(str(delegate), str(delegate), ", ".join(words), **vars(share))
+    cpu = f"CPU{', XNNPACK' if rest else ''}, {threads} thread{'s' if threads > 1 else ''}"
+    share = delegated_share(interpreter, file_nodes, rest if delegate.kind == "cpu" else taken)
+    if delegate.kind == "cpu":
+        return Execution(str(delegate), str(delegate), cpu, **vars(share))
+    if not taken:
+        reason = f"takes none of the {file_nodes} nodes of {path.name}"
+        raise EngineError(f"--delegate {delegate}", reason, "use another delegate, such as cpu")
+    processor = library_name(delegate) + (f" and {cpu}" if share.left_behind else "")
+    return Execution(str(delegate), str(delegate), processor, **vars(share))
 
 
 def import_engine(path: Path) -> Package:
@@ -146,13 +187,13 @@ def import_engine(path: Path) -> Package:
     for name, (module, distribution) in PACKAGES.items():
         try:
             with quiet_stderr():
-                interpreter = importlib.import_module(module).Interpreter
+                found = importlib.import_module(module)
         except ModuleNotFoundError:
             continue
         except ImportError as error:
             broken = broken or f"{name} is installed and cannot be imported ({error})"
             continue
-        return Package(name, _version(distribution), interpreter)
+        return Package(name, _version(distribution), found.Interpreter, found.load_delegate)
     if broken:
         raise EngineError(path, broken, "install a build of it for this system")
     raise MissingExtraError(path, "litert", "ai_edge_litert")
@@ -173,9 +214,6 @@ def refusal(path: Path, error: BaseException) -> EngineError:
     custom = re.search(r"unresolved custom op: (.+?)\.(?: |$)", text)
     if custom is None:
         return EngineError(path, f"LiteRT refuses it: {text[:300]}", "convert the source again")
-    if custom[1] == "edgetpu-custom-op":
-        reason = "is compiled for the Edge TPU, and cannot run on a CPU (its operator is edgetpu-custom-op)"
-        return EngineError(path, reason, "use the file that it was compiled from")
     reason = f"needs the custom operator {custom[1]}, which LiteRT does not have"
     return EngineError(path, reason, "convert the source without it")
 

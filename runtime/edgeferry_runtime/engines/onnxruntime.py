@@ -46,6 +46,7 @@ class OnnxRuntimeEngine:
     """One ONNX artifact in its session; see `Engine`."""
 
     concurrent: ClassVar[bool] = True
+    stateful: ClassVar[bool] = False
     name: str
     version: str
     inputs: tuple[TensorSpec, ...]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 Transcript = Callable[..., str]
-QUICK = "--num-runs 5 --min-secs 0"
+QUICK = "--num-runs 5 --min-secs 0 --max-warmup-secs 0"
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import click
 
 from edgeferry_devices.profiling import Outcome
 from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.commands.bench_options import heat_options, run_options
 from edgeferry_runtime.commands.delegate_option import delegate_options
 from edgeferry_runtime.commands.output import emit, json_option, say, table
 from edgeferry_runtime.profile import Profile
@@ -20,10 +21,8 @@ HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "fi
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
-@click.option("--num-runs", type=int, default=50, show_default=True, help="Runs to measure at least.")
-@click.option("--warmup-runs", type=int, default=10, show_default=True, help="Runs before them that do not count.")
-@click.option("--min-secs", type=float, default=1.0, show_default=True, help="Seconds to measure at least.")
-@click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop anyway.")
+@run_options
+@heat_options
 @delegate_options
 @json_option
 @click.pass_context

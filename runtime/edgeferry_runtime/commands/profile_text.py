@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeferry_runtime.commands.chart_text import windows_chart
 from edgeferry_runtime.commands.delegate_option import execution_lines
+from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Execution
+from edgeferry_runtime.measurement.sustained import told
 from edgeferry_runtime.profile import Profile
 
 
@@ -26,12 +29,18 @@ def profile_text(profile: Profile) -> str:
         "mean": f"{duration(profile.mean_ms)}, standard deviation {duration(profile.stddev_ms)}",
         "min .. max": f"{duration(profile.min_ms)} .. {duration(profile.max_ms)}",
         "runs": f"{profile.num_runs} after {profile.warmup_runs} to warm up",
-        "memory": f"{size(profile.rss_bytes)} resident, {size(profile.peak_rss_bytes)} at its peak",
+        "memory": _memory(profile),
         "state": _state(profile.state_before, profile.state_after),
     }
+    if profile.cooling:
+        facts["cooled"] = _cooled(profile.cooling)
+    facts["verdict"] = profile.verdict
     width = max(map(len, facts))
     lines = [f"{key.ljust(width)}  {value}".rstrip() for key, value in facts.items()]
-    return "\n".join([*lines, *(f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings)])
+    lines += [f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings]
+    if profile.windows:
+        lines += ["", windows_chart(profile.windows, duration), "", told(profile.windows)]
+    return "\n".join(lines)
 
 
 def duration(milliseconds: float) -> str:
@@ -57,6 +66,18 @@ def _artifact(artifact: Mapping[str, Any]) -> str:
     words = [artifact["name"], artifact["format"], artifact["precision"], size(artifact["size_bytes"])]
     bundle = f"bundle {artifact['bundle'][:12]}" if artifact["bundle"] else None
     return ", ".join(word for word in (*words, bundle) if word)
+
+
+def _memory(profile: Profile) -> str:
+    words = f"{size(profile.rss_bytes)} resident, {size(profile.peak_rss_bytes)} at its peak"
+    if profile.baseline_rss_bytes is None:
+        return words
+    return f"{words}, {size(profile.baseline_rss_bytes)} before the engine"
+
+
+def _cooled(cooling: Mapping[str, Any]) -> str:
+    waited = format_duration(cooling["waited_s"])
+    return f"from {cooling['start_c']:.1f} to {cooling['end_c']:.1f} °C in {waited}, {cooling['target_c']:g} °C wanted"
 
 
 def _executes(execution: Mapping[str, Any]) -> str:

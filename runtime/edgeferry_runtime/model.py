@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from edgeferry_runtime.engines import Engine, Execution, open_engine, parse_dele
 from edgeferry_runtime.errors import BundleError, DataError, EngineError
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.classification import Classifier, Prediction
+    from edgeferry_runtime.preprocess import Preprocess
 
 
 def load(path: str | os.PathLike[str], *, delegate: str = "cpu", require_full_delegation: bool = False) -> Model:
@@ -57,6 +62,9 @@ class Model:
     """A loaded artifact; make one with `load`.
 
     It is callable: ``model(x)`` for one input, ``model(name=x, …)`` or ``model({"name": x, …})`` for several.
+    Threads may share it: LiteRT executes their calls one after the other, ONNX Runtime at once. An input array of
+    the stored dtype is handed on as it is, never copied: ONNX Runtime reads it in place where it is C-contiguous,
+    LiteRT copies it once into its arena. Files are mapped, and weights are read once.
 
     Args:
         path: The artifact.
@@ -66,26 +74,33 @@ class Model:
 
     Attributes:
         path: The artifact.
+        manifest: The bundle's; None for a bare artifact.
         format: ``tflite`` or ``onnx``.
         engine: The engine's name.
         engine_version: Its version.
         delegate: Where it executes.
         execution: What really executes it.
+        stateful: Whether it keeps something from one call to the next, until `reset`.
+        concurrent: Whether calls of several threads run at the same time; else one after the other.
         inputs: Name, shape, stored dtype and quantization of each input.
         outputs: The same of each output.
     """
 
     def __init__(self, path: Path, format_name: str, engine: Engine, manifest: Manifest | None = None) -> None:
         self.path = path
+        self.manifest = manifest
         self.format = format_name
         self.engine = engine.name
         self.engine_version = engine.version
         self.delegate = engine.execution.delegate
+        self.stateful, self.concurrent = engine.stateful, engine.concurrent
         self._engine = engine
+        self._lock = threading.Lock()
+        self._classifier: Classifier | None = None
         self.inputs = _ordered(path, engine.inputs, manifest.inputs if manifest else engine.inputs)
         self.outputs = _ordered(path, engine.outputs, manifest.outputs if manifest else engine.outputs)
         self._slots = {spec.name: slot for slot, spec in enumerate(engine.inputs)}
-        self._real, self._raw = _plan(engine, raw=False), _plan(engine, raw=True)
+        self._real, self._raw = _plan(engine, self._lock, raw=False), _plan(engine, self._lock, raw=True)
         slots = {spec.name: slot for slot, spec in enumerate(engine.outputs)}
         self._results = [(spec.name, slots[spec.name]) for spec in self.outputs]
 
@@ -142,10 +157,93 @@ class Model:
         """What really executes it, as far as it can be known."""
         return self._engine.execution
 
+    def predict_batches(
+        self, samples: Iterable[Any], batch_size: int = 32, *, raw: bool = False
+    ) -> Iterator[Array | dict[str, Array]]:
+        """Run over a stream of samples, holding one batch of it in memory at a time.
+
+        Args:
+            samples: Each an array, or a mapping of arrays by input name, without the batch axis or with one of 1.
+            batch_size: Samples to an answer; the last answer has fewer where they do not come out even. A model
+                whose batch is fixed is run as often as that needs; the last run is padded, and its padding cut off.
+            raw: Give and get stored integers instead of real values.
+
+        Yields:
+            For each batch what a call returns, with as many rows as it has samples.
+
+        Raises:
+            UsageError: If `batch_size` is less than 1.
+            DataError: If a sample does not fit, or an output has no batch axis.
+            EngineError: If the engine fails.
+        """
+        from edgeferry_runtime.batches import predict_batches
+
+        return predict_batches(self, samples, batch_size, raw=raw)
+
+    def classify(
+        self, image: str | os.PathLike[str] | bytes | Array, top: int = 5, *, classifier: Classifier | None = None
+    ) -> list[Prediction]:
+        """Name what a picture shows.
+
+        Args:
+            image: A file, the bytes of one, or uint8 pixels of [height, width, channels] in red, green, blue.
+            top: How many classes to return.
+            classifier: What the model's own metadata does not tell; see `classifier`.
+
+        Returns:
+            The most likely classes, best first; of equal ones, that of the lower number first.
+
+        Raises:
+            UsageError: If `top` is less than 1.
+            MissingFileError: If there is no such file.
+            MissingExtraError: If Pillow is needed and not installed.
+            DataError: If it is no picture, or the metadata does not tell how to go from a picture to classes.
+            EngineError: If the engine fails.
+        """
+        if classifier is None:
+            classifier = self._classifier = self._classifier or self.classifier()
+        return classifier.best(self.run(classifier.feeds(image)), top)
+
+    def classifier(
+        self,
+        *,
+        preprocess: Preprocess | None = None,
+        labels: Sequence[str] | None = None,
+        logits: bool | None = None,
+    ) -> Classifier:
+        """Tell how the model goes from a picture to classes, from its bundle, its metadata and its graph.
+
+        Args:
+            preprocess: How pixels become the input; without it, as the manifest or the artifact's metadata says.
+            labels: One name per class; without them, those of the bundle or of the artifact.
+            logits: Whether a softmax is to be applied; without it, the operator that computes the scores decides.
+
+        Raises:
+            DataError: If something of it is neither given nor told. Nothing is guessed.
+        """
+        from edgeferry_runtime.classification import make_classifier
+
+        return make_classifier(self, preprocess, labels, logits)
+
+    def reset(self) -> None:
+        """Set what the model keeps from one call to the next back to what it begins with.
+
+        LiteRT: variable tensors (an LSTM's state) and resource variables. ONNX models keep nothing; their state
+        goes in and out by inputs and outputs.
+
+        Raises:
+            EngineError: If the model was closed, or the engine fails.
+        """
+        with self._lock:
+            if self._real == self._closed:
+                self._closed(())
+            self._engine.reset()
+
     def close(self) -> None:
-        """Let go of the engine and its memory; a later run is an EngineError."""
+        """Let go of the engine and its memory, after the calls of other threads; a later run is an EngineError."""
         self._real = self._raw = self._closed
-        self._engine.close()
+        with self._lock:
+            self._engine.close()
 
     def _closed(self, values: Sequence[Any]) -> list[Array]:
         raise EngineError(self.path, "was closed", "load it again")
@@ -163,9 +261,17 @@ class Model:
         return f"<Model {self.path.name}: {' -> '.join(sides)} on {self.engine} {self.engine_version}, {self.delegate}>"
 
 
-def _plan(engine: Engine, *, raw: bool) -> Callable[[Sequence[Any]], list[Array]]:
+def _one_at_a_time(engine: Engine, lock: threading.Lock) -> Callable[[Sequence[Array]], list[Array]]:
+    def run(feeds: Sequence[Array]) -> list[Array]:
+        with lock:
+            return engine.run(feeds)
+
+    return run
+
+
+def _plan(engine: Engine, lock: threading.Lock, *, raw: bool) -> Callable[[Sequence[Any]], list[Array]]:
     """Return the hot path: from values to outputs, both in the engine's order and complete."""
-    run = engine.run
+    run = engine.run if engine.concurrent else _one_at_a_time(engine, lock)
     encoders = [encoder(spec, raw) for spec in engine.inputs]
     decoders = [None if raw else decoder(spec) for spec in engine.outputs]
     first = encoders[0] if len(encoders) == 1 else None

@@ -41,12 +41,14 @@ class TfliteFile:
         custom_ops: Names of the operators that are not TFLite's own.
         nodes: How many nodes its main graph has.
         resources: Whether it keeps resource variables between runs, which only a new interpreter sets back.
+        stateful: Whether it keeps anything between runs: resource variables, or variable tensors as an LSTM has them.
     """
 
     signatures: tuple[Signature, ...]
     custom_ops: tuple[str, ...]
     nodes: int
     resources: bool
+    stateful: bool
 
     @property
     def primary(self) -> Signature | None:
@@ -76,13 +78,16 @@ def read_tflite(data: Buffer) -> TfliteFile:
     """Read a verified file."""
     model = Table.root(data)
     names = (code.text(1) for code in model.tables(1))
+    resources = any(max(code.u8(0), code.u32(3)) == VAR_HANDLE for code in model.tables(1))
+    variables = any(tensor.u8(5) for subgraph in model.tables(2) for tensor in subgraph.tables(0))
     return TfliteFile(
         signatures=tuple(
             Signature(s.text(2), s.u32(4), _tensor_map(s.tables(0)), _tensor_map(s.tables(1))) for s in model.tables(7)
         ),
         custom_ops=tuple(name for name in names if name),
         nodes=len(model.tables(2)[0].tables(3)),
-        resources=any(max(code.u8(0), code.u32(3)) == VAR_HANDLE for code in model.tables(1)),
+        resources=resources,
+        stateful=resources or variables,
     )
 
 

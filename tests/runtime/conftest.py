@@ -53,13 +53,13 @@ def artifacts(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture
 def make_bundle(artifacts: dict[str, Path], tmp_path: Path) -> Callable[..., Bundle]:
-    """Make a bundle of a tiny model, whose probe is what the model itself answers.
+    """Make a bundle of a tiny model, or of one in a file, whose probe is what the model itself answers.
 
     Keyword arguments change the manifest; `order` names the inputs and outputs as the source had them.
     """
 
-    def make(kind: str, labels: tuple[str, ...] = (), order: Any = None, **manifest: Any) -> Bundle:
-        artifact = artifacts[kind]
+    def make(kind: str | Path, labels: tuple[str, ...] = (), order: Any = None, **manifest: Any) -> Bundle:
+        artifact = kind if isinstance(kind, Path) else artifacts[kind]
         with load(artifact) as model:
             feeds = [{s.name: np.full(s.shape, i, np.float32) for s in model.inputs} for i in (1, 2)]
             answers = [model.run(feed) for feed in feeds]

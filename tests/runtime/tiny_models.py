@@ -153,6 +153,26 @@ def tflite_dense(width: int, layers: int) -> bytes:
     return graph.file((first,), (last,))
 
 
+def tflite_colors(ending: str = "") -> bytes:
+    """``y`` [1, 3] is the mean of each channel of ``x`` [1, 2, 2, 3]; then a softmax, or an identity matrix."""
+    graph = Graph()
+    x, last = graph.tensor("x", (1, 2, 2, 3)), graph.tensor("h" if ending else "y", (1, 3))
+    axes = graph.tensor("axes", (2,), "int32", data=np.int32([1, 2]))
+    kind = schema.BuiltinOptions.ReducerOptions
+    graph.operator(schema.BuiltinOperator.MEAN, (x, axes), (last,), kind, schema.ReducerOptionsT())
+    if ending == "softmax":
+        out, options = graph.tensor("y", (1, 3)), schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        graph.operator(schema.BuiltinOperator.SOFTMAX, (last,), (out,), schema.BuiltinOptions.SoftmaxOptions, options)
+        last = out
+    elif ending == "linear":
+        weights, out = graph.tensor("w", (3, 3), data=np.eye(3, dtype=np.float32)), graph.tensor("y", (1, 3))
+        kind, options = schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT()
+        graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, (last, weights, -1), (out,), kind, options)
+        last = out
+    return graph.file((x,), (last,))
+
+
 def tflite_reshape(dtype: str) -> bytes:
     """``y = x``, [1, 4] to [2, 2], of any dtype."""
     graph = Graph()
@@ -238,6 +258,22 @@ def onnx_identity(dtype: str) -> bytes:
     kind = "STRING" if dtype == "object" else {"float32": "FLOAT", "float64": "DOUBLE"}.get(dtype, dtype.upper())
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     return _onnx([node], [_value("x", [1, 4], kind)], [_value("y", [1, 4], kind)])
+
+
+def onnx_colors(ending: str = "") -> bytes:
+    """The same as `tflite_colors`."""
+    import onnx
+
+    axes, eye = (
+        onnx.numpy_helper.from_array(array, name)
+        for array, name in ((np.int64([1, 2]), "axes"), (np.eye(3, dtype=np.float32), "w"))
+    )
+    nodes = [onnx.helper.make_node("ReduceMean", ["x", "axes"], ["h" if ending else "y"], keepdims=0)]
+    if ending == "softmax":
+        nodes.append(onnx.helper.make_node("Softmax", ["h"], ["y"]))
+    elif ending == "linear":
+        nodes += [onnx.helper.make_node("MatMul", ["h", "w"], ["m"]), onnx.helper.make_node("Identity", ["m"], ["y"])]
+    return _onnx(nodes, [_value("x", [1, 2, 2, 3])], [_value("y", [1, 3])], [axes, eye])
 
 
 def onnx_pair() -> bytes:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from edgeferry_runtime.errors import DataError
+from edgeferry_runtime.errors import DataError, MissingFileError
 
 SCHEMA = 1
 
@@ -102,3 +104,37 @@ class Profile:
             return cls(**values)
         except TypeError as error:
             raise DataError("profile", f"is incomplete ({error})", "measure again with this version") from error
+
+
+def is_profile(path: Path) -> bool:
+    """Tell whether a file is JSON by its first character, as a profile is and an artifact never."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] == b"{"
+    except OSError:
+        return False
+
+
+def read_profile(path: Path) -> Profile:
+    """Read what ``ferry bench --json`` printed, or ``ferry profile --json`` for one device.
+
+    Raises:
+        MissingFileError: If it cannot be read.
+        DataError: If it is no profile, or holds several.
+    """
+    again = "give what ferry bench --json printed"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingFileError(path, f"cannot be read ({error.strerror})", "check the path") from error
+    except ValueError as error:
+        raise DataError(path, f"is no JSON ({error})", again) from error
+    outcomes = data.get("profiles") if isinstance(data, dict) else None
+    if outcomes is not None:
+        found = [outcome["profile"] for outcome in outcomes if outcome.get("profile")]
+        if len(found) != 1:
+            raise DataError(path, f"holds {len(found)} profiles", "measure one device at a time")
+        data = found[0]
+    if not isinstance(data, dict):
+        raise DataError(path, "is no profile", again)
+    return Profile.from_dict(data)

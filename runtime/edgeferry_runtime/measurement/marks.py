@@ -21,6 +21,10 @@ WAITING = 0.02
 """The share of the time that a thread waited for a core, above which a run is called preempted."""
 SWITCHES = 20
 """Involuntary context switches a second that mean the same, where the system does not tell the time waited."""
+BUSY = 0.6
+"""The share of the cores that the load before a run may fill."""
+OWN_LOAD = 1.5
+"""The load that is always allowed: a measurement before this one leaves nearly one."""
 POWER = "under-voltage"
 
 State = Mapping[str, Any]
@@ -85,7 +89,7 @@ def of_states(states: Sequence[State], cores: int) -> Iterator[Mark]:
     if heat := [word for word in words if not word.startswith(POWER)]:
         yield Mark("throttled", f"{', '.join(heat)}; check cooling and power supply")
     load = states[0].get("load1", 0)
-    if load > max(1.0, cores / 2):
+    if load > max(OWN_LOAD, BUSY * cores):
         yield Mark("busy", f"load {load:.1f} on {cores} cores before the run")
     speeds = [state["frequency_mhz"] for state in states if "frequency_mhz" in state]
     if speeds and min(speeds) < 0.9 * speeds[0]:

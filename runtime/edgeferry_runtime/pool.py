@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeferry_runtime.engines import open_engine, parse_delegates
 from edgeferry_runtime.errors import UsageError
 from edgeferry_runtime.model import Model, load
 from edgeferry_runtime.tensors import Array
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.classification import Classifier, Prediction
+
+Result = TypeVar("Result")
 
 
 class ModelPool:
@@ -77,8 +82,8 @@ class ModelPool:
     def map(self, samples: Iterable[Any], *, raw: bool = False) -> Iterator[Array | dict[str, Array]]:
         """Run over a stream, on all models at the same time.
 
-        A thread per model takes from the stream, of which no more than twice `size` is held; handing over costs
-        some tens of microseconds a sample.
+        No more than twice `size` of the stream is held. Handing over to a thread costs some tens of microseconds a
+        sample.
 
         Args:
             samples: Each what a call takes: the only input, or a mapping of arrays by input name.
@@ -91,20 +96,34 @@ class ModelPool:
             DataError: If a sample does not fit.
             EngineError: If the engine fails.
         """
-        from concurrent.futures import Future, ThreadPoolExecutor
+        return _ahead(lambda sample: self(sample, raw=raw), samples, self.size)
 
-        waiting: deque[Future[Array | dict[str, Array]]] = deque()
-        with ThreadPoolExecutor(self.size) as workers:
-            try:
-                for sample in samples:
-                    waiting.append(workers.submit(self, sample, raw=raw))
-                    if len(waiting) >= 2 * self.size:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+    def classify(
+        self, image: str | os.PathLike[str] | bytes | Array, top: int = 5, *, classifier: Classifier | None = None
+    ) -> list[Prediction]:
+        """Name what a picture shows, on a model that is free; see `Model.classify`."""
+        model = self._free.get()
+        try:
+            return model.classify(image, top, classifier=classifier)
+        finally:
+            self._free.put(model)
+
+    def classify_all(
+        self, images: Iterable[str | os.PathLike[str] | bytes | Array], top: int = 5
+    ) -> Iterator[list[Prediction]]:
+        """Name what each of a stream of pictures shows: `map` for pictures, which are decoded side by side as well.
+
+        Args:
+            images: What `Model.classify` takes, such as files of frames.
+            top: How many classes to return for each.
+
+        Yields:
+            The most likely classes of each picture, best first, in the order of the pictures.
+
+        Raises:
+            EdgeferryError: What `Model.classify` raises.
+        """
+        return _ahead(lambda image: self.classify(image, top), images, self.size)
 
     def close(self) -> None:
         """Close every model, after the calls of other threads; a later call is an EngineError."""
@@ -124,3 +143,21 @@ def _twin(model: Model) -> Model:
     """Load the file of a model, which is known to be sound, once more."""
     engine = open_engine(model.format, model.path, parse_delegates(model.delegate), tried=True)
     return Model(model.path, model.format, engine, model.manifest)
+
+
+def _ahead(call: Callable[[Any], Result], items: Iterable[Any], size: int) -> Iterator[Result]:
+    """Yield ``call(item)`` in the order of the items, from `size` threads that are at most twice that many ahead."""
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(size) as workers:
+        try:
+            for item in items:
+                waiting.append(workers.submit(call, item))
+                if len(waiting) >= 2 * size:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

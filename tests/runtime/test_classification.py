@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeferry_runtime import load
+from edgeferry_runtime import ModelPool, load
 from edgeferry_runtime.classification import Prediction
 from edgeferry_runtime.errors import DataError, MissingExtraError, MissingFileError, UsageError
 from edgeferry_runtime.preprocess import Preprocess
@@ -48,6 +48,16 @@ def test_the_metadata_of_the_converter_is_enough(picture_model: Make, suffix: st
         assert best[1].score == best[2].score
         assert model.classify(RED, top=1) == best[:1]
         assert "probabilities" in model.classifier().scores.because
+
+
+@BOTH
+def test_a_pool_names_a_stream_of_pictures(picture_model: Make, suffix: str) -> None:
+    turned = [np.roll(RED, i, 2) for i in range(9)]
+    with ModelPool(picture_model(suffix, ending="softmax"), 2) as pool:
+        assert [best[0].index for best in pool.classify_all(turned, top=1)] == [0, 1, 2] * 3
+        assert pool.classify(RED, 1)[0].label == "red"
+        with pytest.raises(DataError, match="holds no pixels"):
+            list(pool.classify_all([RED, RED.astype(np.float32)]))
 
 
 @BOTH

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +51,20 @@ def artifacts(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dic
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return {name: folder / name for name in files}
+
+
+@pytest.fixture(scope="session")
+def lavapipe() -> dict[str, str]:
+    """The environment of a process in which software Vulkan is the only GPU."""
+    named = os.environ.get("EDGEFERRY_LAVAPIPE")
+    if not named:
+        pytest.skip(
+            "EDGEFERRY_LAVAPIPE is not set: it names the driver manifest (lvp_icd.*.json) of Mesa 24 or newer, "
+            "Debian's mesa-vulkan-drivers, whose software Vulkan stands in for a GPU"
+        )
+    library = Path(json.loads(Path(named).read_text())["ICD"]["library_path"])
+    folders = [str(library.parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {**os.environ, "VK_DRIVER_FILES": named, "LD_LIBRARY_PATH": ":".join(folders)}
 
 
 @pytest.fixture

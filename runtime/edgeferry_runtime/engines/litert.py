@@ -14,13 +14,14 @@ import numpy as np
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
+from edgeferry_runtime.engines.litert_compiled import Artifact, CompiledEngine, open_compiled
 from edgeferry_runtime.engines.litert_library import LoadDelegate, check_edgetpu, library_name, load_library
-from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share
+from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share, operators
 from edgeferry_runtime.errors import EngineError, MissingExtraError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
-from edgeferry_runtime.tflite_file import Signature, read_tflite
+from edgeferry_runtime.tflite_file import Signature, TfliteFile, read_tflite
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "ai_edge_litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
@@ -101,7 +102,7 @@ def _closed(feeds: Sequence[Array]) -> list[Array]:
     raise EngineError("the engine", "was closed", "load the artifact again")
 
 
-def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
+def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine | CompiledEngine:
     """Load a verified ``.tflite`` file.
 
     Args:
@@ -116,6 +117,26 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         file = read_tflite(data)
     check_edgetpu(path, delegate, file)
     package = import_engine(path)
+    if delegate.kind in ("gpu", "npu"):
+        return open_compiled(_artifact(path, package, file), delegate, package.version)
+    return _open_interpreter(path, delegate, package, file)
+
+
+def _artifact(path: Path, package: Package, file: TfliteFile) -> Artifact:
+    """Describe a file as its interpreter tells it, without allocating anything."""
+    signature = file.primary
+    try:
+        with quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            interpreter = package.interpreter(str(path))
+            inputs, outputs = (tuple(port.spec for port in side) for side in _ports(interpreter, signature))
+    except REFUSALS as error:
+        raise refusal(path, error) from error
+    main = signature is None or not signature.subgraph
+    return Artifact(path, inputs, outputs, signature, operators(interpreter) if main else ())
+
+
+def _open_interpreter(path: Path, delegate: Delegate, package: Package, file: TfliteFile) -> LiteRTEngine:
     signature = file.primary
     with quiet_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -133,7 +154,7 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine:
         run = _main_call(path, interpreter, inputs, outputs)
     engine = LiteRTEngine(package, interpreter, (inputs, outputs), run, execution)
     engine.stateful = file.stateful
-    engine.reopen = (lambda: open_engine(path, delegate)) if file.resources else None
+    engine.reopen = (lambda: _open_interpreter(path, delegate, package, file)) if file.resources else None
     return engine
 
 

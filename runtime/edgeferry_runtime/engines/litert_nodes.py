@@ -24,6 +24,11 @@ class Share:
     left_behind: tuple[LeftBehind, ...]
 
 
+def operators(interpreter: Any) -> tuple[str, ...]:
+    """Name the operator of each node of the main graph."""
+    return tuple(interpreter._interpreter.NodeName(i) for i in range(count_nodes(interpreter)))
+
+
 def count_nodes(interpreter: Any) -> int:
     """Count the nodes of the main graph, those of delegates among them."""
     return int(interpreter._interpreter.NumNodes())

@@ -50,7 +50,7 @@ def describe(root: Path = ROOT) -> dict[str, Any]:
         "board": _read(root / "proc/device-tree/model").strip("\0\n ") or parse_cpu_model(cpuinfo),
         "arch": platform.machine(),
         "userland_bits": struct.calcsize("P") * 8,
-        "cores": _cores(),
+        "cores": cores(),
         "python": platform.python_version(),
         "memory_bytes": parse_kilobytes(_read(root / "proc/meminfo"), "MemTotal"),
         "os": parse_os_name(_read(root / "etc/os-release")) or platform.system(),
@@ -190,7 +190,7 @@ def _vcgencmd() -> str:
         return ""
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))

@@ -74,8 +74,8 @@ def test_power_and_heat_are_told_apart() -> None:
     [
         (Scheduling(), None),
         (Scheduling(900, 0.1), None),
-        (Scheduling(165, 4.8), "its threads waited for a core 48% of the time (165 involuntary context switches)"),
-        (Scheduling(None, 4.8), "waited for a core 48% of the time: other programs"),
+        (Scheduling(165, 4.8), "its threads waited 4.8 s for a core in 10 s (165 involuntary context switches)"),
+        (Scheduling(None, 4.8), "waited 4.8 s for a core in 10 s: other programs"),
         (Scheduling(100, None), None),
         (Scheduling(400, None), "was put off its core 400 times in 10.0 s"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +117,8 @@ def of_scheduling(counted: Scheduling, seconds: float) -> Iterator[Mark]:
     others = "other programs, or more threads than cores"
     if counted.waited_s is not None:
         if counted.waited_s > WAITING * seconds:
-            share = counted.waited_s / seconds if seconds else math.inf
-            yield Mark("preempted", f"its threads waited for a core {share:.0%} of the time{switches}: {others}")
+            took = f"its threads waited {counted.waited_s:.3g} s for a core in {seconds:.3g} s"
+            yield Mark("preempted", f"{took}{switches}: {others}")
     elif counted.involuntary is not None and counted.involuntary > max(1.0, SWITCHES * seconds):
         yield Mark("preempted", f"was put off its core {counted.involuntary} times in {seconds:.1f} s: {others}")
 

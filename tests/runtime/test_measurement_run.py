@@ -96,7 +96,9 @@ def test_a_first_inference_that_takes_long_still_warms_up() -> None:
 def test_slow_runs_end_their_warm_up_in_time() -> None:
     clock = Clock(4000)
     found = warm_up(clock.run, BenchOptions(), clock)
-    assert (len(found.samples), found.steady) == (4, False)
+    assert (len(found.samples), found.steady) == (4, True)
+    clock = Clock(4000, 4000, 3000, 2000, 1000)
+    assert warm_up(clock.run, BenchOptions(max_warmup_secs=9), clock).steady is False
 
 
 def test_what_lies_between_runs_is_not_measured() -> None:

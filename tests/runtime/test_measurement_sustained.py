@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeferry_runtime.commands.chart_text import HEIGHT, chart, windows_chart
-from edgeferry_runtime.measurement.sustained import KEEP, WINDOWS, sustain, told
+from edgeferry_runtime.measurement.sustained import KEEP, WINDOWS, drift_sentence, sustain
 
 
 class Clock:
@@ -74,11 +74,11 @@ def test_samples_are_thinned_evenly_and_bounded() -> None:
     ],
 )
 def test_one_sentence(medians: list[float], warm: list[float] | None, said: str) -> None:
-    assert said in told(windows(medians, warm))
+    assert said in drift_sentence(windows(medians, warm))
 
 
 def test_the_sentence_names_the_heat() -> None:
-    text = told(windows([1.0, 1.0, 1.0], [45.0, 81.0, 80.0]))
+    text = drift_sentence(windows([1.0, 1.0, 1.0], [45.0, 81.0, 80.0]))
     assert text.endswith("while the temperature went from 45.0 to 80.0 °C, 81.0 °C at most")
 
 

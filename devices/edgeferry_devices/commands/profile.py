@@ -13,6 +13,7 @@ from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.commands.bench_options import heat_options, run_options
 from edgeferry_runtime.commands.delegate_option import delegate_options
 from edgeferry_runtime.commands.output import emit, json_option, say, table
+from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
 
 HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "first ms", "init ms", "runs", "peak MB")
@@ -40,6 +41,9 @@ def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_js
         emit({"profiles": [_json(outcome) for outcome in outcomes]})
     elif done := [outcome.profile for outcome in outcomes if outcome.profile]:
         click.echo(table([HEAD, *(_row(p) for p in done)]))
+        for p in done:
+            if p.windows:
+                click.echo(f"{p.device}: {drift_sentence(p.windows)}")
     _report(outcomes)
     ctx.exit(next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0))
 

@@ -9,7 +9,7 @@ from edgeferry_runtime.commands.chart_text import windows_chart
 from edgeferry_runtime.commands.delegate_option import execution_lines
 from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Execution
-from edgeferry_runtime.measurement.sustained import told
+from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
 
 
@@ -39,7 +39,7 @@ def profile_text(profile: Profile) -> str:
     lines = [f"{key.ljust(width)}  {value}".rstrip() for key, value in facts.items()]
     lines += [f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings]
     if profile.windows:
-        lines += ["", windows_chart(profile.windows, duration), "", told(profile.windows)]
+        lines += ["", windows_chart(profile.windows, duration), "", drift_sentence(profile.windows)]
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ STEADY = 0.02
 """Warm-up ends when the medians of two successive windows differ by no more than this."""
 WINDOW_S = 0.1
 """Seconds that such a window lasts at least."""
+LONG_WINDOW_S = 1.0
+"""Seconds after which one ends even with fewer than half of the warm-up's runs; a slow run averages enough alone."""
 
 Run = Callable[[], object]
 Clock = Callable[[], int]
@@ -57,28 +59,32 @@ def measure(run: Run, options: BenchOptions, clock: Clock = time.perf_counter_ns
 def warm_up(run: Run, options: BenchOptions, clock: Clock = time.perf_counter_ns) -> Warmup:
     """Call `run` until its times are steady.
 
-    The first call stands alone. Windows follow, each of half of `warmup_runs` and `WINDOW_S` at least, until the
-    medians of two successive ones agree within `STEADY`; benchmark-ips for Ruby decides in the same way. A run that
-    creeps by less than that per window passes; `marks` looks for drift in what is measured.
+    The first call stands alone. Windows follow, until there are `warmup_runs` and the medians of the last two agree
+    within `STEADY`, or the time is over; benchmark-ips for Ruby decides in the same way. A run that creeps by less
+    than that per window passes; `marks` looks for drift in what is measured.
     """
     limit = min(options.max_warmup_secs, options.max_secs)
-    least = max(1, options.warmup_runs // 2)
     if not limit:
         wanted, most_s = options.warmup_runs, options.max_secs
         return Warmup(timed(run, clock, lambda runs, spent: runs < wanted and spent < most_s), None)
     samples = timed(run, clock, lambda runs, spent: False)
-    steady, before, spent_ms = False, 0.0, 0.0
-    while not steady and spent_ms < limit * 1e3:
-        window = timed(run, clock, _window(limit - spent_ms / 1e3, least))
-        now = float(np.median(window))
-        enough = len(samples) + len(window) >= options.warmup_runs
-        steady = enough and len(window) >= least and abs(now - before) <= STEADY * now
-        samples, before, spent_ms = np.concatenate([samples, window]), now, spent_ms + float(window.sum())
-    return Warmup(samples, steady)
+    spent_s = 0.0
+    medians: list[float] = []
+    while spent_s < limit and not (_agree(medians) and len(samples) >= options.warmup_runs):
+        window = timed(run, clock, _window(options.warmup_runs // 2, limit - spent_s))
+        samples = np.concatenate([samples, window])
+        spent_s += float(window.sum()) / 1e3
+        medians.append(float(np.median(window)))
+    return Warmup(samples, _agree(medians))
 
 
-def _window(most_s: float, least: int) -> Callable[[int, float], bool]:
-    return lambda runs, spent: spent < most_s and (runs < least or spent < WINDOW_S)
+def _agree(medians: Sequence[float]) -> bool:
+    return len(medians) > 1 and abs(medians[-1] - medians[-2]) <= STEADY * medians[-1]
+
+
+def _window(least: int, most_s: float) -> Callable[[int, float], bool]:
+    """Return what ends a window: so many runs in `WINDOW_S` or more, and not much beyond `LONG_WINDOW_S`."""
+    return lambda runs, spent: spent < min(most_s, LONG_WINDOW_S) and (runs < least or spent < WINDOW_S)
 
 
 def collect(run: Run, options: BenchOptions, clock: Clock = time.perf_counter_ns, between: Between = idle) -> Array:

@@ -83,7 +83,7 @@ def _until(seconds: float) -> Callable[[int, float], bool]:
     return lambda runs, spent: spent < seconds
 
 
-def told(windows: Sequence[Mapping[str, Any]]) -> str:
+def drift_sentence(windows: Sequence[Mapping[str, Any]]) -> str:
     """Say in one sentence how latency went: the medians of the first and of the last tenth of the windows.
 
     Args:

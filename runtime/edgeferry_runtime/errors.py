@@ -17,7 +17,8 @@ way out. The command line prints them as one line and exits with the error's `ex
     ├── BundleError (ValueError)             a bundle folder that is not what its manifest says
     ├── ConversionError (RuntimeError)       a framework's converter refused
     ├── EngineError (RuntimeError)           the engine refused to load or run
-    │   └── EngineCrashError                 the engine's process died
+    │   ├── EngineCrashError                 the engine's process died
+    │   └── PartialDelegationError           a delegate cannot take every node, and runs with no other
     ├── GateError                        3   a condition did not hold
     │   ├── VerificationError            3   outputs differ by more than the tolerance
     │   └── DelegationError              3   a delegate did not take every node
@@ -32,7 +33,6 @@ way out. The command line prints them as one line and exits with the error's `ex
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -76,6 +76,8 @@ class UnknownNameError(UsageError):
     """
 
     def __init__(self, subject: object, name: str, valid: Iterable[str]) -> None:
+        import difflib
+
         self.name = name
         self.valid = tuple(valid)
         nearest = difflib.get_close_matches(name, self.valid, n=1, cutoff=0.5)
@@ -146,6 +148,10 @@ class EngineError(EdgeferryError, RuntimeError):
 
 class EngineCrashError(EngineError):
     """The process of an engine died while it held an artifact."""
+
+
+class PartialDelegationError(EngineError):
+    """A delegate cannot take every node, and cannot share them with the CPU."""
 
 
 class GateError(EdgeferryError):

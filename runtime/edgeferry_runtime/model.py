@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeferry_runtime.bundle import Bundle, Manifest
-from edgeferry_runtime.codec import decoder, encoder
+from edgeferry_runtime.codec import Encode, decoder, encoder
 from edgeferry_runtime.engines import Engine, Execution, open_engine, parse_delegates
+from edgeferry_runtime.engines.execution import gate
 from edgeferry_runtime.errors import BundleError, DataError, EngineError
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 if TYPE_CHECKING:
+    from edgeferry_runtime.bundle import Manifest
     from edgeferry_runtime.classification import Classifier, Prediction
     from edgeferry_runtime.preprocess import Preprocess
 
@@ -49,13 +51,23 @@ def load(path: str | os.PathLike[str], *, delegate: str = "cpu", require_full_de
         DelegationError: If a delegate did not take every node, where that is required.
     """
     places = parse_delegates(delegate)
-    bundle = Bundle.open(path) if Path(path).is_dir() else None
-    artifact = bundle.artifact if bundle else Path(path)
+    artifact, manifest = _resolve(Path(path))
     format_name = check_artifact(artifact)
-    engine = open_engine(format_name, artifact, places)
+    with gate(require_full_delegation):
+        engine = open_engine(format_name, artifact, places)
     if require_full_delegation:
         engine.execution.check_full(artifact)
-    return Model(artifact, format_name, engine, bundle.manifest if bundle else None)
+    return Model(artifact, format_name, engine, manifest)
+
+
+def _resolve(path: Path) -> tuple[Path, Manifest | None]:
+    """Return the artifact of a bundle, and its manifest; any other path stays what it is."""
+    if not path.is_dir():
+        return path, None
+    from edgeferry_runtime.bundle import Bundle
+
+    bundle = Bundle.open(path)
+    return bundle.artifact, bundle.manifest
 
 
 class Model:
@@ -77,7 +89,6 @@ class Model:
         manifest: The bundle's; None for a bare artifact.
         format: ``tflite`` or ``onnx``.
         engine: The engine's name.
-        engine_version: Its version.
         delegate: Where it executes.
         execution: What really executes it.
         stateful: Whether it keeps something from one call to the next, until `reset`.
@@ -91,7 +102,6 @@ class Model:
         self.manifest = manifest
         self.format = format_name
         self.engine = engine.name
-        self.engine_version = engine.version
         self.delegate = engine.execution.delegate
         self.stateful, self.concurrent = engine.stateful, engine.concurrent
         self._engine = engine
@@ -151,6 +161,11 @@ class Model:
         if missing:
             raise DataError(self.path, f"was given no input {', '.join(missing)}", "give an array for each input")
         return [feeds[name] for name in self._slots]
+
+    @property
+    def engine_version(self) -> str:
+        """The engine's version."""
+        return self._engine.version
 
     @property
     def execution(self) -> Execution:
@@ -261,32 +276,38 @@ class Model:
         return f"<Model {self.path.name}: {' -> '.join(sides)} on {self.engine} {self.engine_version}, {self.delegate}>"
 
 
-def _one_at_a_time(engine: Engine, lock: threading.Lock) -> Callable[[Sequence[Array]], list[Array]]:
-    def run(feeds: Sequence[Array]) -> list[Array]:
+def _plan(engine: Engine, lock: threading.Lock, *, raw: bool) -> Callable[[Sequence[Any]], list[Array]]:
+    """Return the hot path: from values to outputs, both in the engine's order and complete."""
+    execute = _executor(engine, [encoder(spec, raw) for spec in engine.inputs], lock)
+    decoders = [None if raw else decoder(spec) for spec in engine.outputs]
+
+    def decode_too(values: Sequence[Any]) -> list[Array]:
+        return [decode(value) if decode else value for decode, value in zip(decoders, execute(values), strict=True)]
+
+    return decode_too if any(decoders) else execute
+
+
+def _executor(
+    engine: Engine, encoders: Sequence[Encode], lock: threading.Lock
+) -> Callable[[Sequence[Any]], list[Array]]:
+    """Return what encodes values and runs the engine, which only one thread at a time may call if it says so."""
+    if len(encoders) != 1:
+        guard = contextlib.nullcontext() if engine.concurrent else lock
+
+        def execute_all(values: Sequence[Any]) -> list[Array]:
+            feeds = [encode(value) for encode, value in zip(encoders, values, strict=True)]
+            with guard:
+                return engine.run(feeds)
+
+        return execute_all
+    (encode,), run = encoders, engine.run
+
+    def execute(values: Sequence[Any]) -> list[Array]:
+        feeds = (encode(values[0]),)
         with lock:
             return engine.run(feeds)
 
-    return run
-
-
-def _plan(engine: Engine, lock: threading.Lock, *, raw: bool) -> Callable[[Sequence[Any]], list[Array]]:
-    """Return the hot path: from values to outputs, both in the engine's order and complete."""
-    run = engine.run if engine.concurrent else _one_at_a_time(engine, lock)
-    encoders = [encoder(spec, raw) for spec in engine.inputs]
-    decoders = [None if raw else decoder(spec) for spec in engine.outputs]
-    first = encoders[0] if len(encoders) == 1 else None
-
-    def encode_and_run(values: Sequence[Any]) -> list[Array]:
-        if first:
-            return run((first(values[0]),))
-        return run([encode(value) for encode, value in zip(encoders, values, strict=True)])
-
-    def decode_too(values: Sequence[Any]) -> list[Array]:
-        return [
-            decode(value) if decode else value for decode, value in zip(decoders, encode_and_run(values), strict=True)
-        ]
-
-    return decode_too if any(decoders) else encode_and_run
+    return (lambda values: run((encode(values[0]),))) if engine.concurrent else execute
 
 
 def _by_name(args: tuple[Any, ...], named: dict[str, Any], inputs: tuple[TensorSpec, ...]) -> Mapping[str, Any]:

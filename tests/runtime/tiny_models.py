@@ -98,12 +98,12 @@ def _binary(graph: Graph, kind: str, a: int, b: int, out: int) -> None:
     graph.operator(operator, (a, b), (out,), options_type, options())
 
 
-def tflite_double(dynamic: bool = False) -> bytes:
+def tflite_double(dynamic: bool = False, width: int = 4) -> bytes:
     """``y = x + x`` of float32 [1, 4], or [?, 4]."""
     graph = Graph()
-    signature = [-1, 4] if dynamic else None
-    x = graph.tensor("x", (1, 4), signature=signature)
-    y = graph.tensor("y", (1, 4), signature=signature)
+    signature = [-1, width] if dynamic else None
+    x = graph.tensor("x", (1, width), signature=signature)
+    y = graph.tensor("y", (1, width), signature=signature)
     _binary(graph, "add", x, x, y)
     return graph.file((x,), (y,))
 
@@ -137,15 +137,15 @@ def tflite_second_subgraph() -> bytes:
     return graph.file((question,), (answer,), ({"question": question}, {"answer": answer}))
 
 
-def tflite_dense(width: int, layers: int) -> bytes:
-    """`layers` square dense layers of `width`: some microseconds of work."""
+def tflite_dense(width: int, layers: int, rows: int = 1) -> bytes:
+    """`layers` square dense layers of `width` on so many rows: some microseconds of work a row."""
     graph = Graph()
     weights = np.random.default_rng(0).normal(0, 1 / width, (width, width)).astype(np.float32)
-    first = last = graph.tensor("x", (1, width))
+    first = last = graph.tensor("x", (rows, width))
     for i in range(layers):
         constant = graph.tensor(f"w{i}", (width, width), data=weights)
         bias = graph.tensor(f"b{i}", (width,), data=np.zeros(width, np.float32))
-        out = graph.tensor("y" if i == layers - 1 else f"h{i}", (1, width))
+        out = graph.tensor("y" if i == layers - 1 else f"h{i}", (rows, width))
         kind = schema.BuiltinOptions.FullyConnectedOptions
         options = schema.FullyConnectedOptionsT()
         graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, (last, constant, bias), (out,), kind, options)
@@ -232,11 +232,11 @@ def _value(name, shape, kind="FLOAT"):
     return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
 
 
-def onnx_double(dynamic: bool = False) -> bytes:
+def onnx_double(dynamic: bool = False, width: int = 4) -> bytes:
     """``y = x + x`` of float32 [1, 4], or [?, 4]."""
     import onnx
 
-    shape = ["n", 4] if dynamic else [1, 4]
+    shape = ["n" if dynamic else 1, width]
     node = onnx.helper.make_node("Add", ["x", "x"], ["y"])
     return _onnx([node], [_value("x", shape)], [_value("y", shape)])
 
@@ -285,15 +285,15 @@ def onnx_pair() -> bytes:
     return _onnx(nodes, *sides)
 
 
-def onnx_dense(width: int, layers: int) -> bytes:
-    """`layers` square dense layers of `width`: some microseconds of work."""
+def onnx_dense(width: int, layers: int, rows: int = 1) -> bytes:
+    """`layers` square dense layers of `width` on so many rows: some microseconds of work a row."""
     import onnx
 
     weights = np.random.default_rng(0).normal(0, 1 / width, (width, width)).astype(np.float32)
     names = ["x", *(f"h{i}" for i in range(layers - 1)), "y"]
     nodes = [onnx.helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
     constant = onnx.numpy_helper.from_array(weights, "w")
-    return _onnx(nodes, [_value("x", [1, width])], [_value("y", [1, width])], [constant])
+    return _onnx(nodes, [_value("x", [rows, width])], [_value("y", [rows, width])], [constant])
 
 
 def onnx_external(location: str, offset: int = 0, length: int = 16) -> bytes:

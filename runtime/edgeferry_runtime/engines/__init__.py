@@ -21,7 +21,6 @@ class Engine(Protocol):
 
     Attributes:
         name: The engine's import name, such as ``ai_edge_litert`` or ``onnxruntime``.
-        version: Its version.
         inputs: The artifact's inputs in the order that `run` takes them.
         outputs: The artifact's outputs in the order that `run` gives them.
         execution: What really executes it.
@@ -30,12 +29,16 @@ class Engine(Protocol):
     """
 
     name: str
-    version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     execution: Execution
     concurrent: bool
     stateful: bool
+
+    @property
+    def version(self) -> str:
+        """The engine's version."""
+        ...
 
     def run(self, feeds: Sequence[Array]) -> list[Array]:
         """Execute once on stored values that already fit `inputs`; the outputs belong to the caller."""

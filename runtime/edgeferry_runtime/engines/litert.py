@@ -8,20 +8,22 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
-from edgeferry_runtime.engines.litert_compiled import Artifact, CompiledEngine, open_compiled
 from edgeferry_runtime.engines.litert_library import LoadDelegate, check_edgetpu, library_name, load_library
 from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share, operators
-from edgeferry_runtime.errors import EngineError, MissingExtraError
+from edgeferry_runtime.errors import EngineError, MissingExtraError, PartialDelegationError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
 from edgeferry_runtime.tflite_file import Signature, TfliteFile, read_tflite
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.engines.litert_compiled import Artifact, CompiledEngine
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "ai_edge_litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
@@ -42,12 +44,17 @@ UNDONE = "Restored original execution plan after delegate application failure."
 
 @dataclass(frozen=True)
 class Package:
-    """The interpreter that was found: the engine's name, its version, its class, and what loads its delegates."""
+    """The interpreter that was found: the engine's name, who brings it, its class, and what loads its delegates."""
 
     name: str
-    version: str
+    distribution: str
     interpreter: Any
     load_delegate: LoadDelegate
+
+    @property
+    def version(self) -> str:
+        """Its version, looked up when it is asked for: that costs more than loading a small model."""
+        return _version(self.distribution)
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,17 @@ class LiteRTEngine:
     def __init__(
         self, package: Package, interpreter: Any, ports: tuple[list[Port], list[Port]], run: Run, execution: Execution
     ) -> None:
-        self.name, self.version = package.name, package.version
+        self.name, self._package = package.name, package
         self.inputs, self.outputs = (tuple(port.spec for port in side) for side in ports)
         self.run, self.execution = run, execution
         self._interpreter = interpreter
         self.stateful = False
         self.reopen: Callable[[], LiteRTEngine] | None = None
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return self._package.version
 
     def reset(self) -> None:
         """Set variable tensors back to zero, and resource variables to what they begin with, by a new interpreter."""
@@ -118,12 +130,16 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine | CompiledEngine
     check_edgetpu(path, delegate, file)
     package = import_engine(path)
     if delegate.kind in ("gpu", "npu"):
+        from edgeferry_runtime.engines.litert_compiled import open_compiled
+
         return open_compiled(_artifact(path, package, file), delegate, package.version)
     return _open_interpreter(path, delegate, package, file)
 
 
 def _artifact(path: Path, package: Package, file: TfliteFile) -> Artifact:
     """Describe a file as its interpreter tells it, without allocating anything."""
+    from edgeferry_runtime.engines.litert_compiled import Artifact
+
     signature = file.primary
     try:
         with quiet_stderr(), warnings.catch_warnings():
@@ -192,7 +208,7 @@ def _execution(path: Path, delegate: Delegate, interpreter: Any, nodes: tuple[in
         return Execution(str(delegate), str(delegate), cpu, **vars(share))
     if not taken:
         reason = f"takes none of the {file_nodes} nodes of {path.name}"
-        raise EngineError(f"--delegate {delegate}", reason, "use another delegate, such as cpu")
+        raise PartialDelegationError(f"--delegate {delegate}", reason, "use another delegate, such as cpu")
     processor = library_name(delegate) + (f" and {cpu}" if share.left_behind else "")
     return Execution(str(delegate), str(delegate), processor, **vars(share))
 
@@ -214,7 +230,7 @@ def import_engine(path: Path) -> Package:
         except ImportError as error:
             broken = broken or f"{name} is installed and cannot be imported ({error})"
             continue
-        return Package(name, _version(distribution), found.Interpreter, found.load_delegate)
+        return Package(name, distribution, found.Interpreter, found.load_delegate)
     if broken:
         raise EngineError(path, broken, "install a build of it for this system")
     raise MissingExtraError(path, "litert", "ai_edge_litert")

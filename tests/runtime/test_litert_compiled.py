@@ -108,6 +108,8 @@ def test_a_node_that_the_gpu_does_not_take(make, lavapipe: dict[str, str], tmp_p
     refused = _ferry(lavapipe, "run", path, "--input", tmp_path / "x.npy", "--delegate", "gpu")
     assert refused.code == 1
     assert "takes 1 of 3 nodes, and all are needed; ZEROS_LIKE: Operation is not supported" in refused.err
+    required = ("--delegate", "gpu", "--require-full-delegation")
+    assert _ferry(lavapipe, "run", path, "--input", tmp_path / "x.npy", *required).code == 3
     fallen = _ferry(lavapipe, "run", path, "--input", tmp_path / "x.npy", "--delegate", "gpu,cpu")
     assert fallen.code == 0
     assert fallen.json["execution"]["delegate"] == "cpu"

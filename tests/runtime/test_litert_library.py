@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgeferry_runtime.engines import Delegate, LeftBehind, open_engine
 from edgeferry_runtime.engines.elf import elf_machine, own_machine
-from edgeferry_runtime.errors import DelegationError, EngineCrashError, EngineError
+from edgeferry_runtime.errors import DelegationError, EngineCrashError, EngineError, PartialDelegationError
 from edgeferry_runtime.model import load
 
 SOURCES = Path(__file__).parent / "delegate"
@@ -104,8 +104,11 @@ def test_full_delegation_that_is_required_names_what_was_left_behind(adder: Path
 
 
 def test_a_delegate_that_takes_nothing_is_not_said_to_execute(adder: Path, artifacts) -> None:
-    with pytest.raises(EngineError, match=r"takes none of the 1 nodes of int8\.tflite"):
+    said = r"takes none of the 1 nodes of int8\.tflite"
+    with pytest.raises(PartialDelegationError, match=said):
         load(artifacts["int8.tflite"], delegate=str(adder))
+    with pytest.raises(DelegationError, match=said):
+        load(artifacts["int8.tflite"], delegate=str(adder), require_full_delegation=True)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from edgeferry_runtime.errors import DelegationError
+from edgeferry_runtime.errors import DelegationError, PartialDelegationError
+
+
+@contextlib.contextmanager
+def gate(required: bool) -> Iterator[None]:
+    """Turn a delegate's refusal to run in part into a failed gate, where full delegation is required.
+
+    Raises:
+        DelegationError: In place of PartialDelegationError.
+    """
+    try:
+        yield
+    except PartialDelegationError as error:
+        if not required:
+            raise
+        raise DelegationError(error.subject, error.reason, error.fix) from error
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 from edgeferry_runtime.engines import litert_reasons as reasons
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
-from edgeferry_runtime.errors import EngineError
+from edgeferry_runtime.errors import EngineError, PartialDelegationError
 from edgeferry_runtime.quiet_stderr import capture_output, quiet_stderr
 from edgeferry_runtime.tensors import Array, TensorSpec
 from edgeferry_runtime.tflite_file import Signature
@@ -94,7 +94,7 @@ class Native:
 
     def resize(self, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[str]) -> None:
         """Give the inputs other shapes; `dtypes` as in `allocate`."""
-        with quiet_stderr():
+        with capture_output():
             for source, shape in zip(self.sources, shapes, strict=True):
                 self.model.resize_input_tensor(source, shape, self.index)
             self.allocate(dtypes)
@@ -156,7 +156,8 @@ def open_compiled(artifact: Artifact, delegate: Delegate, version: str) -> Compi
         found = _compile(artifact, delegate)
     if isinstance(found, Exception):
         refusal = reasons.gpu_refusal if delegate.kind == "gpu" else reasons.npu_refusal
-        raise _unusable(delegate, refusal(said.text, str(found))) from found
+        partial = PartialDelegationError if reasons.is_partial(said.text, str(found)) else EngineError
+        raise _unusable(delegate, refusal(said.text, str(found)), partial) from found
     return CompiledEngine(version, artifact, found, _execution(artifact, delegate, said.text))
 
 
@@ -218,8 +219,8 @@ def _execution(artifact: Artifact, delegate: Delegate, said: str) -> Execution:
     return Execution(text, text, processor, total, share[0] if share else total, None, behind)
 
 
-def _unusable(delegate: Delegate, reason: str) -> EngineError:
-    return EngineError(f"--delegate {delegate}", reason, ELSEWHERE.format(delegate))
+def _unusable(delegate: Delegate, reason: str, kind: type[EngineError] = EngineError) -> EngineError:
+    return kind(f"--delegate {delegate}", reason, ELSEWHERE.format(delegate))
 
 
 def _call(artifact: Artifact, native: Native) -> Callable[[Sequence[Array]], list[Array]]:

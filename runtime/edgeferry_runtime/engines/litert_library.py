@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.elf import elf_machine, own_machine
-from edgeferry_runtime.errors import EngineError
+from edgeferry_runtime.errors import EngineError, PartialDelegationError
 from edgeferry_runtime.tflite_file import TfliteFile
 
 ENTRY_POINTS = ("tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate")
@@ -68,7 +68,7 @@ def check_edgetpu(path: Path, delegate: Delegate, file: TfliteFile) -> None:
         raise EngineError(path, reason, "use the file that it was compiled from, or --delegate edgetpu")
     if delegate.kind == "edgetpu" and not compiled:
         reason = f"is not compiled for the Edge TPU, which would take none of its {file.nodes} nodes"
-        raise EngineError(path, reason, "compile it with edgetpu_compiler, or use --delegate cpu")
+        raise PartialDelegationError(path, reason, "compile it with edgetpu_compiler, or use --delegate cpu")
 
 
 def _refused(delegate: Delegate, name: str, error: Exception) -> EngineError:

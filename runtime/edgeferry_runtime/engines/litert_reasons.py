@@ -47,6 +47,16 @@ def gpu_share(said: str) -> tuple[int, int] | None:
     return next(((int(found[1]), int(found[2])) for found in lines if found), None)
 
 
+def is_partial(said: str, error: str) -> bool:
+    """Tell whether an accelerator refused because it takes some of the nodes only."""
+    return bool(unsupported(said)) or ("Some ops are not accelerated" in error and npu_found(said))
+
+
+def npu_found(said: str) -> bool:
+    """Tell whether LiteRT did not complain that it found no NPU."""
+    return "No compiler plugin found" not in said and not NO_LIBRARY.search(said)
+
+
 def left_behind(operators: Iterable[str], reasons: dict[str, str]) -> tuple[LeftBehind, ...]:
     """Count the nodes whose operator the GPU does not take.
 
@@ -73,7 +83,7 @@ def gpu_refusal(said: str, error: str) -> str:
 def npu_refusal(said: str, error: str) -> str:
     """Say why LiteRT has no NPU for a model."""
     missing = [f"{found[1]}: {found[2]}" for found in NO_LIBRARY.finditer(said)]
-    if "No compiler plugin found" in said or missing:
+    if not npu_found(said):
         return f"LiteRT finds no NPU{f' ({missing[0]})' if missing else ''}"
     return f"LiteRT refuses it: {_first_line(error)}"
 

@@ -17,6 +17,7 @@ from edgeferry_runtime import __version__, machine
 from edgeferry_runtime.bundle import Bundle, sha256_file
 from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Engine, import_engine, open_engine, parse_delegates
+from edgeferry_runtime.engines.execution import gate
 from edgeferry_runtime.feeds import random_feeds
 from edgeferry_runtime.guard import check_artifact, try_in_child
 from edgeferry_runtime.measurement import marks
@@ -121,7 +122,7 @@ def bench(
         state_before=states[0],
         states_during=states[1:-1],
         state_after=states[-1],
-        scheduling={"involuntary_switches": measured.counted.involuntary, "waited_s": measured.counted.waited_s},
+        scheduling=_scheduling(measured.counted),
         windows=tuple(window.to_dict() for window in measured.windows),
         cooling=vars(cooling) if cooling else {},
         warnings=tuple(map(str, found)),
@@ -140,6 +141,14 @@ def _cooled(options: BenchOptions, read: Callable[[], Mapping[str, Any]], say: S
 
 def _load(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engine, float]:
     """Return the engine and the milliseconds that loading took."""
+    with gate(options.require_full_delegation):
+        engine, init_ms = _open(format_name, artifact, options)
+    if options.require_full_delegation:
+        engine.execution.check_full(artifact)
+    return engine, init_ms
+
+
+def _open(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engine, float]:
     places = parse_delegates(options.delegate)
     found = None
     if len(places) == 1 and places[0].kind != "cpu":
@@ -154,8 +163,6 @@ def _load(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engi
     init_ms = (time.perf_counter_ns() - start) / 1e6
     if found:
         engine.execution = replace(engine.execution, asked=found.asked, fallbacks=found.fallbacks)
-    if options.require_full_delegation:
-        engine.execution.check_full(artifact)
     return engine, init_ms
 
 
@@ -219,6 +226,14 @@ def _delegation(engine: Engine) -> dict[str, Any]:
     execution = engine.execution
     counts = {key: getattr(execution, key) for key in ("nodes_total", "nodes_delegated", "partitions")}
     return {**counts, "execution": execution.to_dict()}
+
+
+def _scheduling(counted: Scheduling) -> dict[str, Any]:
+    return {
+        "involuntary_switches": counted.involuntary,
+        "waited_s": counted.waited_s,
+        "stolen_s": counted.stolen_s,
+    }
 
 
 def _artifact(path: Path, format_name: str, bundle: Bundle | None) -> dict[str, Any]:

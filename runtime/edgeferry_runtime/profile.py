@@ -35,7 +35,7 @@ class Profile:
         state_before, state_after: Temperature, frequency, governor, throttling, load; absent keys could not be read.
         states_during: The same while it ran, each with the second ``at_s`` at which it was read.
         baseline_rss_bytes: Resident memory before the engine was imported.
-        scheduling: involuntary_switches and waited_s: what the scheduler took from the measured runs.
+        scheduling: involuntary_switches, waited_s, stolen_s: what scheduler and hypervisor took from the measured runs.
         windows: Of a sustained run: at_s, runs, p5_ms, median_ms, p95_ms and state of each; `samples_ms` then keeps
             every second, third, … sample, and `num_runs` counts them all.
         cooling: What was waited for before: target_c, start_c, end_c, waited_s.

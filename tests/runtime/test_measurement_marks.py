@@ -77,6 +77,8 @@ def test_power_and_heat_are_told_apart() -> None:
         (Scheduling(165, 4.8), "its threads waited 4.8 s for a core in 10 s (165 involuntary context switches)"),
         (Scheduling(None, 4.8), "waited 4.8 s for a core in 10 s: other programs"),
         (Scheduling(100, None), None),
+        (Scheduling(0, 0.0, 0.1), None),
+        (Scheduling(0, 0.0, 1.5), "the hypervisor gave 1.5 s of this machine's cores to others in 10 s"),
         (Scheduling(400, None), "was put off its core 400 times in 10.0 s"),
     ],
 )

@@ -7,7 +7,7 @@ import threading
 import time
 from pathlib import Path
 
-from edgeferry_runtime.measurement.watch import Scheduling, Watch, parse_wait, scheduling
+from edgeferry_runtime.measurement.watch import Scheduling, Watch, parse_stolen, parse_wait, scheduling
 
 
 def test_the_state_is_read_once_a_second() -> None:
@@ -36,7 +36,15 @@ def test_waiting_is_summed_over_threads(tmp_path: Path) -> None:
 def test_what_the_system_does_not_tell_is_none(tmp_path: Path) -> None:
     assert scheduling(tmp_path).waited_s is None
     assert Scheduling(None, 2.0).since(Scheduling(3, None)) == Scheduling()
-    assert Scheduling(5, 2.0).since(Scheduling(3, 0.5)) == Scheduling(2, 1.5)
+    assert Scheduling(5, 2.0, 1.5).since(Scheduling(3, 0.5, 1.0)) == Scheduling(2, 1.5, 0.5)
+
+
+def test_stolen_time_is_read(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu  10 0 20 300 5 0 1 250 0 0\ncpu0 10 0 20 300 5 0 1 250 0 0\n")
+    assert parse_stolen(stat) == 250 / os.sysconf("SC_CLK_TCK")
+    stat.write_text("cpu  10 0\n")
+    assert parse_stolen(stat) is None
 
 
 def test_a_crowd_on_one_core_is_seen() -> None:

@@ -113,6 +113,9 @@ def of_scheduling(counted: Scheduling, seconds: float) -> Iterator[Mark]:
         counted: What the scheduler counted while the runs were measured.
         seconds: How long that took.
     """
+    if counted.stolen_s is not None and counted.stolen_s > WAITING * seconds:
+        took = f"the hypervisor gave {counted.stolen_s:.3g} s of this machine's cores to others in {seconds:.3g} s"
+        yield Mark("preempted", took)
     switches = "" if counted.involuntary is None else f" ({counted.involuntary} involuntary context switches)"
     others = "other programs, or more threads than cores"
     if counted.waited_s is not None:

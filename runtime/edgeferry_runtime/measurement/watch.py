@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgeferry_runtime.machine import ROOT
 
@@ -49,33 +50,51 @@ class Scheduling:
     Attributes:
         involuntary: How often a thread of it was put off a core; None where the system does not tell.
         waited_s: Seconds that its threads could have run and waited for a core; None where it does not tell.
+        stolen_s: Seconds that a hypervisor gave this machine's cores to other machines; None where it does not tell.
     """
 
     involuntary: int | None = None
     waited_s: float | None = None
+    stolen_s: float | None = None
 
     def since(self, before: Scheduling) -> Scheduling:
         """Return what was counted after `before`."""
         return Scheduling(
-            None if self.involuntary is None or before.involuntary is None else self.involuntary - before.involuntary,
-            None if self.waited_s is None or before.waited_s is None else max(0.0, self.waited_s - before.waited_s),
+            _more(self.involuntary, before.involuntary),
+            _more(self.waited_s, before.waited_s),
+            _more(self.stolen_s, before.stolen_s),
         )
+
+
+Number = TypeVar("Number", int, float)
+
+
+def _more(now: Number | None, before: Number | None) -> Number | None:
+    return None if now is None or before is None else max(now - before, type(now)(0))
 
 
 def scheduling(root: Path = ROOT) -> Scheduling:
     """Read what the scheduler counts for this process.
 
-    Source: getrusage(2), ``ru_nivcsw``; Linux, Documentation/scheduler/sched-stats.rst, ``/proc/<pid>/schedstat``.
+    Source: getrusage(2), ``ru_nivcsw``; Linux, Documentation/scheduler/sched-stats.rst, ``/proc/<pid>/schedstat``;
+    proc_stat(5), the eighth number of ``cpu``.
     """
     waits = [parse_wait(path) for path in (root / "proc/self/task").glob("*/schedstat")]
     known = [wait for wait in waits if wait is not None]
-    return Scheduling(_involuntary(), sum(known) if known else None)
+    return Scheduling(_involuntary(), sum(known) if known else None, parse_stolen(root / "proc/stat"))
 
 
 def parse_wait(path: Path) -> float | None:
     """Read the seconds of waiting from a ``schedstat``: running and waiting in nanoseconds, then time slices."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int(path.read_text(encoding="ascii").split()[1]) / 1e9
+    return None
+
+
+def parse_stolen(path: Path) -> float | None:
+    """Read the stolen seconds of all cores from the first line of ``/proc/stat``, which counts clock ticks."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int(path.read_text(encoding="ascii").split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
     return None
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgeferry_runtime.engines import Delegate, LeftBehind, open_engine
 from edgeferry_runtime.engines.elf import elf_machine, own_machine
+from edgeferry_runtime.engines.litert_library import EDGETPU
 from edgeferry_runtime.errors import DelegationError, EngineCrashError, EngineError, PartialDelegationError
 from edgeferry_runtime.model import load
 
@@ -213,6 +216,22 @@ def compiled(tiny, tmp_path: Path) -> Path:
 def test_the_edge_tpu_runtime_is_missing_on_most_machines(compiled: Path) -> None:
     with pytest.raises(EngineError, match=r"libedgetpu.*, the Edge TPU runtime, is not installed; install"):
         load(compiled, delegate="edgetpu:usb:0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the library has another name there")
+def test_the_edge_tpu_runtime_is_given_the_device(adder: Path, compiled: Path, tmp_path: Path) -> None:
+    """The adder under the runtime's name refuses the option, and so shows that it was given."""
+    (tmp_path / EDGETPU).write_bytes(adder.read_bytes())
+    code = f"from edgeferry_runtime.model import load; load({str(compiled)!r}, delegate='edgetpu:pci:1')"
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    said = "--delegate edgetpu:pci:1: libedgetpu.so.1 finds no such Edge TPU (the adder does not take device)"
+    assert said in done.stderr.splitlines()[-1]
+
+
+def test_a_python_that_does_not_tell_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", "")
+    assert own_machine() is None
 
 
 @pytest.mark.parametrize(("delegate", "place"), [("cpu:2", "CPU"), ("gpu", "GPU"), ("npu", "NPU")])

@@ -31,5 +31,8 @@ def elf_machine(path: Path) -> str | None:
 
 
 def own_machine() -> str | None:
-    """Name the architecture of this Python, which may differ from the kernel's; None where it is no ELF file."""
-    return elf_machine(Path(sys.executable).resolve())
+    """Name the architecture of this Python, which may differ from the kernel's; None where it cannot be known."""
+    try:
+        return elf_machine(Path(sys.executable or "").resolve())
+    except OSError:
+        return None

@@ -7,10 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,9 +24,10 @@ from edgeferry_runtime.errors import (
 from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError, map_file
 from edgeferry_runtime.onnx_wire import WireError, walk_onnx
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
-from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
 
 if TYPE_CHECKING:
+    import subprocess
+
     from edgeferry_runtime.engines import Delegate
 
 AGAIN = "copy or convert it again"
@@ -132,6 +130,8 @@ def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout
         EngineError: If the engine refuses to load the artifact, or does not answer in time.
         EdgeferryError: What `check_artifact` raises, and a missing engine.
     """
+    import subprocess
+
     command = [sys.executable, "-c", CHILD, os.fspath(path), delegate]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
@@ -153,6 +153,10 @@ def _way_out(delegate: str) -> str:
 def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
     """Raise what the child reported, or say how it died."""
     if done.returncode == 1 and done.stdout:
+        import json
+
+        from edgeferry_runtime.wire import decode_error
+
         raise decode_error(json.loads(done.stdout))
     said = done.stderr.decode(errors="replace").strip().splitlines()
     reason = f"its engine died: {_cause(done.returncode)}{': ' + said[-1][:200] if said else ''}"
@@ -161,6 +165,8 @@ def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[b
 
 def _cause(status: int) -> str:
     """Name what ended a process; emulators and shells report a signal as 128 and its number."""
+    import signal
+
     number = -status if status < 0 else status - 128
     try:
         name = signal.Signals(number).name
@@ -202,6 +208,10 @@ def child(path: str, delegate: str) -> int:
     delegates = parse_delegates(delegate)
     if all(each.kind == "cpu" for each in delegates):
         _limit_memory()
+    import json
+
+    from edgeferry_runtime.wire import claim_stdout, encode_error
+
     with claim_stdout() as answers:
         try:
             _load_and_run(path, delegates)

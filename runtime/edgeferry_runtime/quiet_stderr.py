@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
 CHATTER = (b"INFO:", b"VERBOSE:")
 _ONE_AT_A_TIME = threading.RLock()
@@ -51,7 +51,7 @@ def _hold(use: Callable[[bytes], None], also: int | None = None) -> Iterator[Non
     try:
         for descriptor in descriptors:
             os.fstat(descriptor)
-        held = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        held = _scratch_file()
     except OSError:
         yield
         return
@@ -69,6 +69,15 @@ def _hold(use: Callable[[bytes], None], also: int | None = None) -> Iterator[Non
                 os.close(copy)
             held.seek(0)
             use(held.read())
+
+
+def _scratch_file() -> IO[bytes]:
+    """Open a file without a name: in memory on Linux, which does not need the modules that temporary files do."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("held"), "w+b")
+    import tempfile
+
+    return tempfile.TemporaryFile()
 
 
 def _flush(descriptors: list[int]) -> None:

@@ -99,8 +99,10 @@ def _write(answers: BinaryIO, message: Mapping[str, Any]) -> None:
 
 
 def _end_with_stdin() -> None:
-    """Wait for the end of stdin, which costs the measured runs nothing, and end the process."""
+    """Wait for the end of stdin, which costs the measured runs nothing, and end the process and those that it began."""
     os.read(0, 1)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

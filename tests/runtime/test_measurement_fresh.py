@@ -101,9 +101,9 @@ def test_the_child_ends_with_its_parent(make_bundle, tmp_path: Path, how: signal
     if how == signal.SIGINT:
         assert (process.returncode, err.strip()) == (130, b"ferry: interrupted")
     end = time.monotonic() + 10
-    while Path(f"/proc/{children[0]}").exists() and time.monotonic() < end:
+    while running(children[0]) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not Path(f"/proc/{children[0]}").exists()
+    assert not running(children[0])
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -114,3 +114,33 @@ def test_cooling_without_a_sensor_is_refused(artifacts) -> None:
         pytest.skip("this machine has a temperature sensor")
     with pytest.raises(UsageError, match="--cool-to: needs a temperature sensor"):
         bench_fresh(artifacts["pair.onnx"], BenchOptions(cool_to=50))
+
+
+GRANDPARENT = """
+import subprocess, sys, time
+from edgeferry_runtime.worker import _end_with_stdin
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+_end_with_stdin()
+"""
+
+
+def test_what_the_child_began_ends_with_it() -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", GRANDPARENT], start_new_session=True, **pipes) as process:
+        assert process.stdout and process.stdin
+        grandchild = int(process.stdout.readline())
+        process.stdin.close()
+        process.wait(10)
+    end = time.monotonic() + 10
+    while running(grandchild) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not running(grandchild)
+
+
+def running(pid: int) -> bool:
+    """Tell whether a process runs; a zombie that nobody has buried does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

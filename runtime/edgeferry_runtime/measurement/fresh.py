@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -63,7 +64,10 @@ def bench_fresh(
 
 @contextlib.contextmanager
 def _process(said: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a worker that is gone when the block is left; Ctrl-C reaches this process alone, which then ends it."""
+    """Start a worker that is gone when the block is left, with every process that it began.
+
+    Ctrl-C reaches this process alone, which then ends them.
+    """
     with subprocess.Popen(
         command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, start_new_session=True
     ) as child:
@@ -71,4 +75,4 @@ def _process(said: Any) -> Iterator[subprocess.Popen[bytes]]:
             yield child
         finally:
             if child.poll() is None:
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)

@@ -53,7 +53,7 @@ def _from_metadata(path: Path) -> tuple[str, ...]:
     text = props.get("labels", "")
     try:
         found = json.loads(text) if text[:1] == "[" else _numbered(props.get("names", ""))
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return ()
     return tuple(str(label) for label in found) if all(isinstance(label, str) for label in found) else ()
 
@@ -63,4 +63,5 @@ def _numbered(text: str) -> list[object]:
     import ast
 
     found = ast.literal_eval(text) if text[:1] == "{" and len(text) < LARGEST else {}
-    return [found[i] for i in range(len(found))] if set(found) == set(range(len(found))) else []
+    known = isinstance(found, dict) and set(found) == set(range(len(found)))
+    return [found[i] for i in range(len(found))] if known else []

@@ -152,7 +152,7 @@ def test_the_words_of_other_tools_in_onnx(tiny, tmp_path: Path) -> None:
     assert classify(names=names, **pixels)[0].label == "blau"
     pixels["Image_NominalPixelRange"] = "Normalized_0_1"
     assert classify(names=names, **pixels)[0].score == pytest.approx(0.4934, abs=1e-3)
-    for bad in ("{0: 'a'", "{0: 'a', 2: 'b'}", "{0: __import__('os')}", "{}"):
+    for bad in ("{0: 'a'", "{0: 'a', 2: 'b'}", "{0: __import__('os')}", "{}", "{0, 1}", "{[]: 1}"):
         with pytest.raises(DataError, match="classes are called"):
             classify(names=bad, **pixels)
     for bad in ('{"resize": 3}', '{"layout": "x"}', "{", "[]"):
@@ -162,6 +162,15 @@ def test_the_words_of_other_tools_in_onnx(tiny, tmp_path: Path) -> None:
         classify(names=names, **{**pixels, "Image_NominalPixelRange": "NominalRange_16_235"})
     with pytest.raises(DataError, match="not one picture"):
         classify(names=names, preprocessing=json.dumps(Preprocess(color="gray").to_dict()))
+
+
+@BOTH
+def test_metadata_that_contradicts_the_input_is_said(picture_model: Make, suffix: str) -> None:
+    with load(picture_model(suffix, preprocess=Preprocess(resize=(2**31, 2**31)), ending="softmax")) as model:
+        with pytest.raises(DataError, match=r"resize pictures to 2147483648x2147483648, and takes x"):
+            model.classify(RED)
+        small = model.classifier(preprocess=Preprocess(resize=(2, 2)))
+        assert model.classify(np.repeat(RED, 3, 0), 1, classifier=small)[0].label == "red"
 
 
 def test_equal_scores_keep_the_order_of_the_classes(picture_model: Make) -> None:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 HAND_OVER = "give it: model.classify(image, classifier=model.classifier(preprocess=..., labels=..., logits=...))"
 
+MOST_PIXELS = 2**27
+"""What a picture is resized to at most; metadata that says more is a bomb."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -107,10 +110,19 @@ def make_classifier(
     picture = _picture(model, known, told)
     output = _output(model, names, told)
     scores = _scores(model, output, logits)
-    height, width = picture.shape[1:3] if known.layout == "NHWC" else picture.shape[2:]
-    if known.resize is None and min(height, width) > 0:
-        known = replace(known, resize=(height, width))
-    return Classifier(model.path, picture, output, known, names, scores)
+    return Classifier(model.path, picture, output, _sized(model, known, picture), names, scores)
+
+
+def _sized(model: Model, preprocess: Preprocess, picture: TensorSpec) -> Preprocess:
+    """Make pictures as large as the input is."""
+    size = picture.shape[1:3] if preprocess.layout == "NHWC" else picture.shape[2:]
+    height, width = preprocess.resize or size
+    if any(given not in (wanted, -1) for given, wanted in zip(size, (height, width), strict=True)) or (
+        height * width > MOST_PIXELS
+    ):
+        reason = f"is told to resize pictures to {height}x{width}, and takes {picture}"
+        raise DataError(model.path, reason, "give another: model.classifier(preprocess=...)")
+    return replace(preprocess, resize=(height, width)) if min(height, width) > 0 else preprocess
 
 
 def _bundled(model: Model) -> tuple[str, ...]:

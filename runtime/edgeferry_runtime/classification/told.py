@@ -119,7 +119,7 @@ def _told_by_onnx(path: Path, data: Buffer, inputs: Sequence[TensorSpec]) -> Tol
         return Told(labels=labels)
     try:
         preprocess, doubt = _from_props(props, pictures[0])
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         preprocess, doubt = None, f"has metadata on its pictures that cannot be read ({error})"
     return Told(pictures[0].name if preprocess else "", preprocess, doubt, labels)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeferry_runtime.benchmark import BenchOptions
 
 SPARE_S = 600.0
-"""What loading may take beside the warm-up and the measurement, each of which has `max_secs`."""
+"""Seconds that loading may take beside what the options allow."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def profile_on(bundle: Bundle, name: str, options: BenchOptions, say: Say = sile
         say(f"{name}: measuring {bundle.manifest.name}")
         measured = agent.ask(
             "bench",
-            timeout=2 * options.max_secs + SPARE_S,
+            timeout=options.longest_secs + SPARE_S,
             name=bundle.manifest.name,
             id=bundle.id,
             options=asdict(options),

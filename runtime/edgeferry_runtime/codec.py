@@ -126,10 +126,12 @@ def _fit(value: Any, spec: TensorSpec, dtype: np.dtype[Any]) -> Array:
 
 
 def _cast(given: Array, dtype: np.dtype[Any]) -> Array | None:
-    """Cast where no value changes; float64 may be rounded to float32, though not to infinity."""
+    """Cast where no value changes; floats may be rounded to a lower precision, though not to infinity."""
+    if dtype.kind == "O":
+        return given.astype(dtype) if given.dtype.kind in "US" else None
     if np.can_cast(given.dtype, dtype, "safe") and given.dtype.kind != "O":
         return given.astype(dtype)
-    if given.dtype == np.float64 and dtype == FLOAT32:
+    if given.dtype.kind == dtype.kind and dtype.kind in "fc":
         with np.errstate(over="ignore"):
             cast = given.astype(dtype)
         return cast if np.array_equal(np.isinf(cast), np.isinf(given)) else None

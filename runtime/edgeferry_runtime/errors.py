@@ -17,9 +17,11 @@ way out. The command line prints them as one line and exits with the error's `ex
     ├── BundleError (ValueError)             a bundle folder that is not what its manifest says
     ├── ConversionError (RuntimeError)       a framework's converter refused
     ├── EngineError (RuntimeError)           the engine refused to load or run
-    │   └── EngineCrashError                 the engine's process died
+    │   ├── EngineCrashError                 the engine's process died
+    │   └── PartialDelegationError           a delegate cannot take every node, and runs with no other
     ├── GateError                        3   a condition did not hold
-    │   └── VerificationError            3   outputs differ by more than the tolerance
+    │   ├── VerificationError            3   outputs differ by more than the tolerance
+    │   └── DelegationError              3   a delegate did not take every node
     └── DeviceError (OSError)            4   a device that cannot be reached, or that refuses
         ├── UnreachableError (ConnectionError)
         ├── AuthenticationError (PermissionError)
@@ -31,7 +33,6 @@ way out. The command line prints them as one line and exits with the error's `ex
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -75,6 +76,8 @@ class UnknownNameError(UsageError):
     """
 
     def __init__(self, subject: object, name: str, valid: Iterable[str]) -> None:
+        import difflib
+
         self.name = name
         self.valid = tuple(valid)
         nearest = difflib.get_close_matches(name, self.valid, n=1, cutoff=0.5)
@@ -147,6 +150,10 @@ class EngineCrashError(EngineError):
     """The process of an engine died while it held an artifact."""
 
 
+class PartialDelegationError(EngineError):
+    """A delegate cannot take every node, and cannot share them with the CPU."""
+
+
 class GateError(EdgeferryError):
     """A condition that the user set did not hold."""
 
@@ -155,6 +162,10 @@ class GateError(EdgeferryError):
 
 class VerificationError(GateError):
     """Outputs differ from the reference by more than the tolerance."""
+
+
+class DelegationError(GateError):
+    """A delegate did not take every node, where the user required it."""
 
 
 class DeviceError(EdgeferryError, OSError):

@@ -9,13 +9,18 @@ import numpy as np
 from edgeferry_runtime.tensors import Array, TensorSpec
 
 
+def _zeros(spec: TensorSpec) -> Array:
+    """Return zeros, or empty texts."""
+    return np.full(_shape(spec), "" if spec.dtype == "object" else 0, spec.dtype)
+
+
 def _shape(spec: TensorSpec) -> tuple[int, ...]:
     return tuple(1 if dim < 0 else dim for dim in spec.shape)
 
 
 def zero_feeds(specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """Return stored zeros for each input, dynamic dimensions being 1."""
-    return {spec.name: np.zeros(_shape(spec), spec.dtype) for spec in specs}
+    return {spec.name: _zeros(spec) for spec in specs}
 
 
 def random_feeds(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]:
@@ -43,4 +48,4 @@ def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:
         return generator.integers(0, 2, shape).astype(dtype)
     if dtype.kind == "f":
         return generator.random(shape, np.float32).astype(dtype)
-    return np.zeros(shape, dtype)
+    return _zeros(spec)

@@ -201,6 +201,11 @@ class Table:
         at = self._target(slot)
         return self.data[at + 4 : at + 4 + U32(self.data, at)[0]].decode() if at else ""
 
+    def raw(self, slot: int) -> bytes:
+        """Read a vector of bytes."""
+        at = self._target(slot)
+        return self.data[at + 4 : at + 4 + U32(self.data, at)[0]] if at else b""
+
     def ints(self, slot: int) -> tuple[int, ...]:
         """Read a vector of 4-byte signed integers."""
         at = self._target(slot)

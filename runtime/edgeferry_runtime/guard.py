@@ -7,12 +7,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,17 +26,18 @@ from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError, map_file
 from edgeferry_runtime.onnx_wire import walk_onnx
 from edgeferry_runtime.protobuf import WireError
 from edgeferry_runtime.tflite_file import IDENTIFIER, verify_tflite
-from edgeferry_runtime.wire import claim_stdout, decode_error, encode_error
 
 if TYPE_CHECKING:
-    from edgeferry_runtime.model import Model
+    import subprocess
+
+    from edgeferry_runtime.engines import Delegate, Engine
 
 AGAIN = "copy or convert it again"
 CHILD = """
 import sys
 sys.path = [folder for folder in sys.path if folder]
 from edgeferry_runtime.guard import child
-sys.exit(child(sys.argv[1]))
+sys.exit(child(*sys.argv[1:]))
 """
 """The child's program. It does not import from the working folder, where the doubtful file may have brought company."""
 CHILD_MEMORY = 4 << 30
@@ -121,11 +119,12 @@ def _check_external(path: Path, entry: Mapping[str, str]) -> None:
         raise CorruptFileError(file, f"is shorter than {path.name} says", AGAIN)
 
 
-def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> None:
+def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout_s: float = 120) -> None:
     """Load an artifact and run it once on zeros, in a child process that may die of it.
 
     Args:
         path: The artifact, or a bundle.
+        delegate: Where to execute.
         timeout_s: Seconds after which the child is ended.
 
     Raises:
@@ -133,27 +132,43 @@ def try_in_child(path: str | os.PathLike[str], *, timeout_s: float = 120) -> Non
         EngineError: If the engine refuses to load the artifact, or does not answer in time.
         EdgeferryError: What `check_artifact` raises, and a missing engine.
     """
-    command = [sys.executable, "-c", CHILD, os.fspath(path)]
+    import subprocess
+
+    command = [sys.executable, "-c", CHILD, os.fspath(path), delegate]
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
         reason = f"did not load and run within {timeout_s:g} s"
-        raise EngineError(path, reason, "do not use this file on this machine") from None
+        raise EngineError(_culprit(path, delegate), reason, _way_out(delegate)) from None
     if done.returncode:
-        _raise_for(path, done)
+        _raise_for(path, done, delegate)
 
 
-def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes]) -> None:
+def _culprit(path: str | os.PathLike[str], delegate: str) -> object:
+    return path if delegate.startswith("cpu") else f"{path} with --delegate {delegate}"
+
+
+def _way_out(delegate: str) -> str:
+    return "do not use this file on this machine" if delegate.startswith("cpu") else "use another delegate, such as cpu"
+
+
+def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
     """Raise what the child reported, or say how it died."""
     if done.returncode == 1 and done.stdout:
+        import json
+
+        from edgeferry_runtime.wire import decode_error
+
         raise decode_error(json.loads(done.stdout))
     said = done.stderr.decode(errors="replace").strip().splitlines()
     reason = f"its engine died: {_cause(done.returncode)}{': ' + said[-1][:200] if said else ''}"
-    raise EngineCrashError(path, reason, "do not use this file on this machine")
+    raise EngineCrashError(_culprit(path, delegate), reason, _way_out(delegate))
 
 
 def _cause(status: int) -> str:
     """Name what ended a process; emulators and shells report a signal as 128 and its number."""
+    import signal
+
     number = -status if status < 0 else status - 128
     try:
         name = signal.Signals(number).name
@@ -182,31 +197,47 @@ def _mapped(path: Path) -> int:
     return 0
 
 
-def _load_and_run(path: str) -> None:
-    """Load an artifact and run its signatures on zeros; that it refuses zeros says nothing about real inputs."""
-    from edgeferry_runtime.model import load
+def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
+    """Load an artifact and run its signatures on zeros.
 
-    with load(path) as model:
-        _run_on_zeros(model)
-        others = [key for key in model.signatures if key != model.signature]
+    One delegate is tried in this process; of several, each that is not the plain CPU has a child of its own.
+    """
+    from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.engines import Delegate, open_engine
+
+    artifact = Bundle.open(path).artifact if Path(path).is_dir() else Path(path)
+    format_name, places, tried = check_artifact(artifact), delegates or (Delegate(),), len(delegates) < 2
+    engine = open_engine(format_name, artifact, places, tried=tried)
+    others = [key for key in engine.signatures if key != engine.signature]
+    _run_on_zeros(engine)
     for key in others:
-        with load(path, signature=key) as model:
-            _run_on_zeros(model)
+        _run_on_zeros(open_engine(format_name, artifact, places, key, tried=tried))
 
 
-def _run_on_zeros(model: Model) -> None:
+def _run_on_zeros(engine: Engine) -> None:
+    """Run once and close; that it refuses zeros says nothing about real inputs."""
     from edgeferry_runtime.feeds import zero_feeds
 
+    feeds = zero_feeds(engine.inputs)
     with contextlib.suppress(EngineError):
-        model.run(zero_feeds(model.inputs), raw=True)
+        engine.run([feeds[spec.name] for spec in engine.inputs])
+    engine.close()
 
 
-def child(path: str) -> int:
+def child(path: str, delegate: str) -> int:
     """Be the child: print an expected error as JSON."""
-    _limit_memory(_mapped(Path(path)))
+    from edgeferry_runtime.engines import parse_delegates
+
+    delegates = parse_delegates(delegate)
+    if all(each.kind == "cpu" for each in delegates):
+        _limit_memory(_mapped(Path(path)))
+    import json
+
+    from edgeferry_runtime.wire import claim_stdout, encode_error
+
     with claim_stdout() as answers:
         try:
-            _load_and_run(path)
+            _load_and_run(path, delegates)
         except EdgeferryError as error:
             answers.write(json.dumps(encode_error(error)).encode())
             return 1

@@ -24,15 +24,22 @@ def artifact_labels(path: Path, format_name: str) -> tuple[str, ...]:
     Returns:
         One name per class; empty where there are none, or where it is not clear which.
     """
-    return _from_archive(path) if format_name == "tflite" else _from_metadata(path)
+    return archive_labels(path) if format_name == "tflite" else _from_metadata(path)
 
 
-def _from_archive(path: Path) -> tuple[str, ...]:
+def archive_labels(path: Path, name: str = "") -> tuple[str, ...]:
+    """Read a file of labels from the zip archive behind a ``.tflite``.
+
+    Args:
+        path: The artifact.
+        name: The file's name in the archive; without it, the only one whose name speaks of labels.
+    """
     if not zipfile.is_zipfile(path):
         return ()
     try:
         with zipfile.ZipFile(path) as archive:
-            texts = [entry for entry in archive.infolist() if "label" in entry.filename.lower()]
+            known = archive.infolist()
+            texts = [e for e in known if (e.filename == name if name else "label" in e.filename.lower())]
             if len(texts) != 1 or texts[0].file_size > LARGEST:
                 return ()
             return tuple(archive.read(texts[0]).decode().splitlines())
@@ -42,9 +49,19 @@ def _from_archive(path: Path) -> tuple[str, ...]:
 
 def _from_metadata(path: Path) -> tuple[str, ...]:
     with map_file(path) as data:
-        text = read_metadata(data).get("labels", "")
+        props = read_metadata(data)
+    text = props.get("labels", "")
     try:
-        found = json.loads(text) if text[:1] == "[" else []
-    except ValueError:
+        found = json.loads(text) if text[:1] == "[" else _numbered(props.get("names", ""))
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return ()
-    return tuple(found) if all(isinstance(label, str) for label in found) else ()
+    return tuple(str(label) for label in found) if all(isinstance(label, str) for label in found) else ()
+
+
+def _numbered(text: str) -> list[object]:
+    """Read ``{0: 'cat', 1: 'dog'}``, a Python literal, as Ultralytics writes it."""
+    import ast
+
+    found = ast.literal_eval(text) if text[:1] == "{" and len(text) < LARGEST else {}
+    known = isinstance(found, dict) and set(found) == set(range(len(found)))
+    return [found[i] for i in range(len(found))] if known else []

@@ -50,7 +50,7 @@ def describe(root: Path = ROOT) -> dict[str, Any]:
         "board": _read(root / "proc/device-tree/model").strip("\0\n ") or parse_cpu_model(cpuinfo),
         "arch": platform.machine(),
         "userland_bits": struct.calcsize("P") * 8,
-        "cores": _cores(),
+        "cores": cores(),
         "python": platform.python_version(),
         "memory_bytes": parse_kilobytes(_read(root / "proc/meminfo"), "MemTotal"),
         "os": parse_os_name(_read(root / "etc/os-release")) or platform.system(),
@@ -74,7 +74,7 @@ def state(root: Path = ROOT) -> dict[str, Any]:
         "temperature_c": _highest(root / "sys/class/thermal", "thermal_zone*/temp", 1000),
         "frequency_mhz": _highest(cpus, "cpu[0-9]*/cpufreq/scaling_cur_freq", 1000),
         "governor": _read(cpus / "cpu0/cpufreq/scaling_governor").strip() or None,
-        "throttled": parse_throttled(_vcgencmd()) if root == ROOT else None,
+        "throttled": _throttled(root),
         "load1": parse_load(_read(root / "proc/loadavg")),
     }
     return {key: value for key, value in readings.items() if value is not None}
@@ -132,11 +132,16 @@ def parse_os_name(os_release: str) -> str | None:
 def parse_throttled(text: str) -> list[str] | None:
     """Read ``throttled=0x50005`` as words; None where the text is not of that form."""
     name, _, value = text.strip().partition("=")
+    return parse_throttling_bits(value) if name == "throttled" else None
+
+
+def parse_throttling_bits(text: str) -> list[str] | None:
+    """Read the same bits as the kernel's driver gives them, ``50005``; None where the text is no hexadecimal."""
     try:
-        bits = int(value, 16)
+        bits = int(text, 16)
     except ValueError:
         return None
-    return [word for bit, word in THROTTLING.items() if bits >> bit & 1] if name == "throttled" else None
+    return [word for bit, word in THROTTLING.items() if bits >> bit & 1]
 
 
 def parse_load(loadavg: str) -> float | None:
@@ -165,6 +170,16 @@ def _read(path: Path) -> str:
         return ""
 
 
+def _throttled(root: Path) -> list[str] | None:
+    """Ask the firmware's driver, which costs no process, or else vcgencmd.
+
+    Source: Raspberry Pi's kernel, drivers/firmware/raspberrypi.c, ``get_throttled``.
+    """
+    files = sorted((root / "sys/devices/platform/soc").glob("*firmware*/get_throttled"))
+    words = parse_throttling_bits(_read(files[0])) if files else None
+    return parse_throttled(_vcgencmd()) if words is None and root == ROOT else words
+
+
 def _vcgencmd() -> str:
     tool = shutil.which("vcgencmd")
     if not tool:
@@ -175,7 +190,7 @@ def _vcgencmd() -> str:
         return ""
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return how many cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))

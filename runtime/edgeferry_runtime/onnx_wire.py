@@ -5,7 +5,7 @@ Source: onnx.proto3 of ONNX 1.18.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from edgeferry_runtime.flatbuffer import Buffer
@@ -61,6 +61,38 @@ def read_metadata(data: Buffer) -> dict[str, str]:
     """Return the ``metadata_props`` of a model that `walk_onnx` has found sound."""
     entries = (_entry(data, start, end) for number, _, start, end in fields(data, 0, len(data)) if number == 14)
     return {key: value for entry in entries for key, value in entry.items()}
+
+
+@dataclass(frozen=True)
+class OnnxNode:
+    """One node of a graph.
+
+    Attributes:
+        operator: Such as ``Conv``.
+        inputs: Names of tensors; empty where an optional one is left out.
+        outputs: Likewise.
+    """
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def read_nodes(data: Buffer) -> Iterator[OnnxNode]:
+    """Yield the nodes of the main graph of a model that `walk_onnx` has found sound."""
+    graphs = (span for number, _, *span in fields(data, 0, len(data)) if number == 7)
+    for start, end in graphs:
+        for number, _, *span in fields(data, start, end):
+            if number == 1:
+                yield _node(data, *span)
+
+
+def _node(data: Buffer, start: int, end: int) -> OnnxNode:
+    texts: dict[int, list[str]] = {1: [], 2: [], 4: []}
+    for number, _, a, b in fields(data, start, end):
+        if number in texts:
+            texts[number].append(data[a:b].decode(errors="replace"))
+    return OnnxNode("".join(texts[4][-1:]), tuple(texts[1]), tuple(texts[2]))
 
 
 def _walk(data: Buffer, span: tuple[int, int], name: str, found: OnnxFile, depth: int) -> None:

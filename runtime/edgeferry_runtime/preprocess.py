@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -94,11 +95,12 @@ class Preprocess:
         return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)
 
 
-def read_image(path: Path, preprocess: Preprocess) -> Array:
+def read_image(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
     """Read a picture as a model's float32 input with a batch of one.
 
     Args:
-        path: A PNG, JPEG, BMP or WebP file.
+        image: A PNG, JPEG, BMP or WebP file, the bytes of one, or uint8 pixels of [height, width], or of
+            [height, width, channels] with 1, 3 (red, green, blue) or 4 channels.
         preprocess: What was done to the pictures in training.
 
     Returns:
@@ -106,31 +108,61 @@ def read_image(path: Path, preprocess: Preprocess) -> Array:
 
     Raises:
         MissingFileError: If there is no such file.
-        MissingExtraError: If Pillow is not installed.
-        DataError: If the file is no picture, or a bomb of more pixels than Pillow's limit.
+        MissingExtraError: If Pillow is needed and not installed. Pixels that already fit do not need it.
+        DataError: If it is no picture, or a bomb of more pixels than Pillow's limit.
     """
+    pixels = image if isinstance(image, np.ndarray) and _fits(image, preprocess) else _fitted(image, preprocess)
+    return preprocess.apply(pixels[:, :, ::-1] if preprocess.color == "bgr" else pixels)
+
+
+def _fits(pixels: Array, preprocess: Preprocess) -> bool:
+    channels = 1 if preprocess.color == "gray" else 3
+    wanted = preprocess.resize or pixels.shape[:2]
+    return pixels.dtype == np.uint8 and pixels.shape == (*wanted, channels) and pixels.size > 0
+
+
+def _fitted(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
+    """Return uint8 pixels of the wanted size, with one channel or red, green and blue."""
+    subject = image if isinstance(image, Path) else "the picture"
     try:
         from PIL import Image
     except ImportError:
-        raise MissingExtraError(path, "images", "Pillow") from None
-    if not path.is_file():
-        raise MissingFileError(path, "no such picture", "check the path")
+        raise MissingExtraError(subject, "images", "Pillow") from None
+    mode = "L" if preprocess.color == "gray" else "RGB"
+    if isinstance(image, np.ndarray):
+        picture = Image.fromarray(_drawable(image)).convert(mode)
+    else:
+        picture = _decoded(image, subject, mode)
+    if preprocess.resize is not None:
+        height, width = preprocess.resize
+        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+    pixels: Array = np.asarray(picture, dtype=np.uint8)
+    return pixels[:, :, np.newaxis] if pixels.ndim == 2 else pixels
+
+
+def _drawable(pixels: Array) -> Array:
+    """Check that an array is a picture, and drop an axis that Pillow does not have."""
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or not pixels.size:
+        given = f"{pixels.dtype}[{'x'.join(map(str, pixels.shape))}]"
+        fix = "give uint8 of [height, width, channels], or call the model itself with its own input"
+        raise DataError("the picture", f"is an array {given}, which holds no pixels", fix)
+    return pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels
+
+
+def _decoded(image: Path | bytes, subject: object, mode: str) -> Any:
+    """Return the picture that a file holds."""
+    from PIL import Image
+
+    if isinstance(image, Path) and not image.is_file():
+        raise MissingFileError(image, "no such picture", "check the path")
     try:
-        with Image.open(path) as opened:
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or 2**27):
-                raise DataError(path, f"is {opened.width}x{opened.height} pixels", "give a smaller picture")
-            picture = opened.convert("L" if preprocess.color == "gray" else "RGB")
+                raise DataError(subject, f"is {opened.width}x{opened.height} pixels", "give a smaller picture")
+            return opened.convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
         reason = f"cannot be read as a picture ({error})"
-        raise DataError(path, reason, f"give one of {', '.join(IMAGE_SUFFIXES)}") from error
-    if preprocess.resize is not None:
-        height, width = preprocess.resize
-        picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pixels = np.asarray(picture, dtype=np.uint8)
-    if preprocess.color == "gray":
-        pixels = pixels[:, :, np.newaxis]
-    elif preprocess.color == "bgr":
-        pixels = pixels[:, :, ::-1]
-    return preprocess.apply(pixels)
+        raise DataError(subject, reason, f"give one of {', '.join(IMAGE_SUFFIXES)}") from error

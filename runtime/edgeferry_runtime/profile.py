@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
-from edgeferry_runtime.errors import DataError
+from edgeferry_runtime.errors import DataError, MissingFileError
 
 SCHEMA = 1
 
@@ -30,8 +32,17 @@ class Profile:
         rss_bytes: Resident memory after the last run.
         peak_rss_bytes: Its highest value.
         nodes_total, nodes_delegated, partitions: What the delegate took; None where the engine does not tell.
+        execution: What really executes it: the attributes of `engines.Execution`.
         state_before, state_after: Temperature, frequency, governor, throttling, load; absent keys could not be read.
+        states_during: The same while it ran, each with the second ``at_s`` at which it was read.
+        baseline_rss_bytes: Resident memory before the engine was imported.
+        scheduling: involuntary_switches, waited_s, stolen_s: what scheduler and hypervisor took from the measured runs.
+        windows: Of a sustained run: at_s, runs, p5_ms, median_ms, p95_ms and state of each; `samples_ms` then keeps
+            every second, third, … sample, and `num_runs` counts them all.
+        cooling: What was waited for before: target_c, start_c, end_c, waited_s.
         warnings: Why the run should not be trusted; empty where nothing was seen.
+        marks: The same as kind and reason.
+        verdict: The same in one sentence.
         timestamp: UTC, ISO 8601.
         edgeferry_version: The runtime that measured.
     """
@@ -60,9 +71,17 @@ class Profile:
     nodes_total: int | None = None
     nodes_delegated: int | None = None
     partitions: int | None = None
+    execution: Mapping[str, Any] = field(default_factory=dict)
     state_before: Mapping[str, Any] = field(default_factory=dict)
     state_after: Mapping[str, Any] = field(default_factory=dict)
+    states_during: tuple[Mapping[str, Any], ...] = ()
+    baseline_rss_bytes: int | None = None
+    scheduling: Mapping[str, Any] = field(default_factory=dict)
+    windows: tuple[Mapping[str, Any], ...] = ()
+    cooling: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    marks: tuple[Mapping[str, str], ...] = ()
+    verdict: str = ""
     timestamp: str = ""
     edgeferry_version: str = ""
 
@@ -86,3 +105,37 @@ class Profile:
             return cls(**values)
         except TypeError as error:
             raise DataError("profile", f"is incomplete ({error})", "measure again with this version") from error
+
+
+def is_profile(path: Path) -> bool:
+    """Tell whether a file is JSON by its first character, as a profile is and an artifact never."""
+    try:
+        with path.open("rb") as file:
+            return file.read(64).lstrip()[:1] == b"{"
+    except OSError:
+        return False
+
+
+def read_profile(path: Path) -> Profile:
+    """Read what ``ferry bench --json`` printed, or ``ferry profile --json`` for one device.
+
+    Raises:
+        MissingFileError: If it cannot be read.
+        DataError: If it is no profile, or holds several.
+    """
+    again = "give what ferry bench --json printed"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MissingFileError(path, f"cannot be read ({error.strerror})", "check the path") from error
+    except ValueError as error:
+        raise DataError(path, f"is no JSON ({error})", again) from error
+    outcomes = data.get("profiles") if isinstance(data, dict) else None
+    if outcomes is not None:
+        found = [outcome["profile"] for outcome in outcomes if outcome.get("profile")]
+        if len(found) != 1:
+            raise DataError(path, f"holds {len(found)} profiles", "measure one device at a time")
+        data = found[0]
+    if not isinstance(data, dict):
+        raise DataError(path, "is no profile", again)
+    return Profile.from_dict(data)

@@ -12,6 +12,9 @@ from edgeferry_runtime.tflite_schema import SCHEMA
 
 IDENTIFIER = b"TFL3"
 
+VAR_HANDLE = 142
+"""The builtin operator that names a resource variable."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -37,16 +40,27 @@ class TfliteFile:
     Attributes:
         signatures: Its signatures; many files have none.
         custom_ops: Names of the operators that are not TFLite's own.
+        nodes: How many nodes its main graph has.
+        resources: Whether it keeps resource variables between runs, which only a new interpreter sets back.
+        stateful: Whether it keeps anything between runs: resource variables, or variable tensors as an LSTM has them.
     """
 
     signatures: tuple[Signature, ...]
     custom_ops: tuple[str, ...]
+    nodes: int
+    resources: bool
+    stateful: bool
 
     @property
     def primary(self) -> Signature | None:
         """The signature ``serving_default``, else the first one."""
         named = (s for s in self.signatures if s.key == "serving_default")
         return next(named, self.signatures[0] if self.signatures else None)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The names of the signatures."""
+        return tuple(signature.key for signature in self.signatures)
 
     def choose(self, key: str | None) -> Signature | None:
         """Return the signature of that name; None takes the primary one.
@@ -83,11 +97,16 @@ def read_tflite(data: Buffer) -> TfliteFile:
     """Read a verified file."""
     model = Table.root(data)
     names = (code.text(1) for code in model.tables(1))
+    resources = any(max(code.u8(0), code.u32(3)) == VAR_HANDLE for code in model.tables(1))
+    variables = any(tensor.u8(5) for subgraph in model.tables(2) for tensor in subgraph.tables(0))
     return TfliteFile(
         signatures=tuple(
             Signature(s.text(2), s.u32(4), _tensor_map(s.tables(0)), _tensor_map(s.tables(1))) for s in model.tables(7)
         ),
         custom_ops=tuple(name for name in names if name),
+        nodes=len(model.tables(2)[0].tables(3)),
+        resources=resources,
+        stateful=resources or variables,
     )
 
 

@@ -1,17 +1,20 @@
 """A process of its own for whatever touches an engine: an engine that dies takes only this process with it.
 
-``python -m edgeferry_runtime.worker`` reads one JSON request on stdin and writes one JSON answer on stdout.
+It reads one JSON request, a line on stdin, and writes one JSON answer on stdout. An attended one, whose request says
+so, writes its progress before, an object a line, and ends at once when stdin is closed: nobody waits for it any more.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -20,8 +23,18 @@ from edgeferry_runtime.errors import EdgeferryError, EngineCrashError, EngineErr
 from edgeferry_runtime.numerics import OutputError, compare_output
 from edgeferry_runtime.wire import claim_stdout, encode_error
 
+PROGRAM = """
+import sys
+sys.path = [folder for folder in sys.path if folder]
+from edgeferry_runtime.worker import main
+main()
+"""
+"""What a worker executes. It does not import from the working folder, where anything may lie."""
 
-def probe(request: Mapping[str, Any]) -> dict[str, Any]:
+Say = Callable[[str], None]
+
+
+def probe(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
     """Run a bundle's probe and compare every output with the golden one; of several signatures each."""
     bundle = Bundle.open(request["bundle"])
     started = time.perf_counter()
@@ -47,7 +60,7 @@ def probe(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def run(request: Mapping[str, Any]) -> dict[str, Any]:
+def run(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
     """Run a bundle once on the arrays of one file, and write its outputs to another."""
     feeds = Probe.load(Path(request["feeds"])).inputs
     with Bundle.open(request["bundle"]).load(signature=request.get("signature")) as model:
@@ -56,34 +69,52 @@ def run(request: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def bench(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure a bundle."""
-    from edgeferry_runtime.benchmark import BenchOptions, bench
+def bench(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Measure a bundle or an artifact."""
+    from edgeferry_runtime.measurement.local import bench
+    from edgeferry_runtime.measurement.options import BenchOptions
 
     options = BenchOptions(**request["options"])
-    profile: dict[str, Any] = bench(Path(request["bundle"]), options, device=request["device"]).to_dict()
+    profile: dict[str, Any] = bench(Path(request["bundle"]), options, device=request["device"], say=say).to_dict()
     return profile
 
 
-WORK: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {"probe": probe, "run": run, "bench": bench}
+WORK: Mapping[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {"probe": probe, "run": run, "bench": bench}
 
 
 def main() -> None:
     """Answer the one request."""
     answers = claim_stdout()
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.buffer.readline())
+    attended = request.get("attended", False)
+    if attended:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
-        answer: dict[str, Any] = {"result": WORK[request["op"]](request)}
+        result = WORK[request["op"]](request, lambda text: _write(answers, {"progress": text}) if attended else None)
+        answer: dict[str, Any] = {"result": result}
     except EdgeferryError as error:
         answer = {"error": encode_error(error)}
-    answers.write(json.dumps(answer).encode())
+    _write(answers, answer)
     answers.close()
+
+
+def _write(answers: BinaryIO, message: Mapping[str, Any]) -> None:
+    answers.write(json.dumps(message).encode() + b"\n")
+    answers.flush()
+
+
+def _end_with_stdin() -> None:
+    """Wait for the end of stdin, which costs the measured runs nothing, and end the process and those that it began."""
+    os.read(0, 1)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def command() -> list[str]:
     """Return the argument list that starts a worker."""
     isolated = ["-I"] if sys.flags.isolated else []
-    return [sys.executable, *isolated, "-m", "edgeferry_runtime.worker"]
+    return [sys.executable, *isolated, "-c", PROGRAM]
 
 
 def death(subject: object, status: int, stderr: str) -> EngineError:
@@ -114,7 +145,3 @@ def death(subject: object, status: int, stderr: str) -> EngineError:
             subject, f"the engine crashed with {name} ({said})", "convert the source again, or use the other format"
         )
     return EngineError(subject, f"the engine's process ended with status {status}: {said}", "see the reason above")
-
-
-if __name__ == "__main__":
-    main()

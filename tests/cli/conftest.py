@@ -18,8 +18,8 @@ GOLDEN = Path(__file__).parent / "golden"
 TINY = Path(__file__).parents[1] / "runtime" / "tiny_models.py"
 
 STABLE = (
-    (r"(?m)^(machine +|memory +|state +|local +ai_edge_litert ).*$", r"\1#"),
-    (r"(?m)^! local: (busy|unsteady|drifting|throttled|slowed).*\n", ""),
+    (r"(?m)^(machine +|memory +|state +|verdict +|local +ai_edge_litert ).*$", r"\1#"),
+    (r"(?m)^! local: (busy|preempted|unsteady|drifting|throttled|slowed|under-voltage).*\n", ""),
     (r"(?m)^ *warning +.*\n", ""),
     (r"(?m)^ +-?\d.*$", " <values>"),
     (r"(?m)^y +-?\d.*$", "y <figures>"),

@@ -57,6 +57,17 @@ def test_push_and_profile_says_that_nothing_needs_to_travel_again(demo: tuple[Pa
     assert "local: median " in printed
 
 
+@pytest.mark.zoo
+def test_camera_names_what_every_frame_shows(zoo: Path, tmp_path: Path) -> None:
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for i in range(5):
+        (frames / f"{i}.bmp").symlink_to(zoo / "coral" / "cat.bmp")
+    printed = run("camera.py", zoo / "coral" / "mobilenet_v2_1.0_224_quant.tflite", frames, home=tmp_path)
+    assert [line.split(" 0.")[0] for line in printed.splitlines()] == [f"{i}.bmp: Egyptian cat" for i in range(5)]
+
+
 def test_no_sample_is_left_out_of_these_tests() -> None:
-    covered = {"demo.py", "digits.py", "digits_keras.py", "digits_torch.py", "run_bundle.py", "push_and_profile.py"}
-    assert {p.name for p in SAMPLES.glob("*.py")} <= covered | {"resnet_cifar.py"}
+    trained = {"digits.py", "digits_keras.py", "digits_torch.py", "resnet_cifar.py"}
+    covered = {"demo.py", "camera.py", "run_bundle.py", "push_and_profile.py"}
+    assert {p.name for p in SAMPLES.glob("*.py")} <= covered | trained

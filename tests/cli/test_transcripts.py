@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 Transcript = Callable[..., str]
-QUICK = "--num-runs 5 --min-secs 0"
+QUICK = "--num-runs 5 --min-secs 0 --max-warmup-secs 0"
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_values(transcript: Transcript) -> None:
         f"{convert} --min-cosine 2",
         f"{convert} --max-abs nan",
         f"{convert} --recipe absent.toml",
-        "ferry run dense.tflite --input x.npy --delegate gpu",
+        "ferry run dense.tflite --input x.npy --delegate gpuu",
         "ferry bench dense.tflite --delegate cpu:0",
         "ferry bench dense.tflite --seed -1",
         "ferry bench dense.tflite --min-secs 9 --max-secs 1",

@@ -193,7 +193,7 @@ def test_run_there_gives_what_run_here_gives(ferry: Ferry, place: Any, bundle: B
     assert json.loads(there)["outputs"] == json.loads(ferry("run", bundle.path, "--json")[1])["outputs"]
 
 
-QUICK = ("--num-runs", "5", "--warmup-runs", "1", "--min-secs", "0")
+QUICK = ("--num-runs", "5", "--warmup-runs", "1", "--min-secs", "0", "--max-warmup-secs", "0")
 
 
 def test_profile(ferry: Ferry, place: Any, bundle: Bundle) -> None:
@@ -207,6 +207,12 @@ def test_profile(ferry: Ferry, place: Any, bundle: Bundle) -> None:
     assert profile["device"] == place.name
     assert profile["artifact"]["bundle"] == bundle.id
     assert profile["num_runs"] == 5
+
+
+def test_a_sustained_profile_is_told_in_one_sentence(ferry: Ferry, bundle: Bundle) -> None:
+    code, out, _ = ferry("profile", bundle.path, "local", *QUICK, "--sustained", "0.5s")
+    assert code == 0
+    assert "local: over 0.5s the median " in out.splitlines()[-1]
 
 
 def test_one_device_that_fails_does_not_stop_the_others(ferry: Ferry, server: Any, root: Path, bundle: Bundle) -> None:

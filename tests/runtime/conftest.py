@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -52,15 +54,29 @@ def artifacts(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> dic
     return {name: folder / name for name in files}
 
 
+@pytest.fixture(scope="session")
+def lavapipe() -> dict[str, str]:
+    """The environment of a process in which software Vulkan is the only GPU."""
+    named = os.environ.get("EDGEFERRY_LAVAPIPE")
+    if not named:
+        pytest.skip(
+            "EDGEFERRY_LAVAPIPE is not set: it names the driver manifest (lvp_icd.*.json) of Mesa 24 or newer, "
+            "Debian's mesa-vulkan-drivers, whose software Vulkan stands in for a GPU"
+        )
+    library = Path(json.loads(Path(named).read_text())["ICD"]["library_path"])
+    folders = [str(library.parent), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    return {**os.environ, "VK_DRIVER_FILES": named, "LD_LIBRARY_PATH": ":".join(folders)}
+
+
 @pytest.fixture
 def make_bundle(artifacts: dict[str, Path], tmp_path: Path) -> Callable[..., Bundle]:
-    """Make a bundle of a tiny model, whose probe is what the model itself answers.
+    """Make a bundle of a tiny model, or of one in a file, whose probe is what the model itself answers.
 
     Keyword arguments change the manifest; `order` names the inputs and outputs as the source had them.
     """
 
-    def make(kind: str, labels: tuple[str, ...] = (), order: Any = None, **manifest: Any) -> Bundle:
-        artifact = artifacts[kind]
+    def make(kind: str | Path, labels: tuple[str, ...] = (), order: Any = None, **manifest: Any) -> Bundle:
+        artifact = kind if isinstance(kind, Path) else artifacts[kind]
         with load(artifact) as model:
             feeds = [{s.name: np.full(s.shape, i, np.float32) for s in model.inputs} for i in (1, 2)]
             answers = [model.run(feed) for feed in feeds]

@@ -11,7 +11,7 @@ from edgeferry_runtime.benchmark import BenchOptions, bench
 from edgeferry_runtime.commands.profile_text import duration, profile_text, size
 from edgeferry_runtime.profile import Profile
 
-QUICK = ("--num-runs", 5, "--warmup-runs", 2, "--min-secs", 0)
+QUICK = ("--num-runs", 5, "--warmup-runs", 2, "--min-secs", 0, "--max-warmup-secs", 0)
 
 
 def test_people_get_a_page(ferry, artifacts) -> None:
@@ -38,6 +38,8 @@ def test_programs_get_a_profile(ferry, make_bundle) -> None:
         (["--num-runs", "0"], 2, "--num-runs: is 0; give 1 or more"),
         (["--num-runs", "x"], 2, "--num-runs"),
         (["--min-secs", "5", "--max-secs", "1"], 2, "above --max-secs"),
+        (["--sustained", "5x"], 2, "--sustained: '5x' is no length of time; give one such as 30s, 5m"),
+        (["--cool-to", "-1"], 2, "--cool-to: is -1.0; give 0 or more"),
         (["--delegate", "cpu:0"], 2, "is no thread count"),
     ],
 )
@@ -45,6 +47,15 @@ def test_wrong_options(ferry, artifacts, arguments: list[str], code: int, said: 
     found, out, err = ferry("bench", artifacts["pair.onnx"], *arguments)
     assert (found, out) == (code, "")
     assert said in err
+
+
+def test_a_sustained_run_is_drawn_and_told(ferry, make_bundle) -> None:
+    bundle = make_bundle("pair.onnx")
+    code, out, err = ferry("bench", bundle.path, *QUICK, "--sustained", "0.5s")
+    assert code == 0
+    assert "of 0.5s: median" in err
+    assert sum("|" in line for line in out.splitlines()) >= 7
+    assert "over 0.5s the median" in out.splitlines()[-1]
 
 
 def test_a_file_that_is_no_model(ferry, tmp_path) -> None:

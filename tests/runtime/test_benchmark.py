@@ -1,155 +1,18 @@
-"""Measuring: exact under a clock of our own, and honest about what it saw."""
+"""Measuring on real engines: a profile that is whole, and honest about what was seen."""
 
 from __future__ import annotations
 
 import json
-from itertools import chain, repeat
+from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeferry_runtime import bench
-from edgeferry_runtime.benchmark import (
-    BenchOptions,
-    conditions,
-    measure,
-    median_interval,
-    steadiness,
-    summarize,
-)
-from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
+from edgeferry_runtime.benchmark import BenchOptions
+from edgeferry_runtime.errors import MissingFileError
 from edgeferry_runtime.profile import Profile
 
-QUICK = BenchOptions(num_runs=5, warmup_runs=2, min_secs=0)
-
-
-class Clock:
-    """Time that passes only while the measured thing runs."""
-
-    def __init__(self, *durations_ms: float) -> None:
-        self.now = 0
-        self.left = chain(durations_ms, repeat(durations_ms[-1]))
-
-    def __call__(self) -> int:
-        return self.now
-
-    def run(self) -> None:
-        self.now += int(next(self.left) * 1e6)
-
-
-def timed(clock: Clock, options: BenchOptions) -> tuple[list[float], list[float]]:
-    warmup, samples = measure(clock.run, options, clock)
-    return warmup.tolist(), samples.tolist()
-
-
-def test_runs_are_timed_one_by_one_and_warm_up_apart() -> None:
-    warmup, samples = timed(Clock(100, 7, 1, 2, 3, 4, 5), QUICK)
-    assert warmup == [100, 7]
-    assert samples == [1, 2, 3, 4, 5]
-
-
-def test_at_least_so_many_runs_and_so_many_seconds() -> None:
-    assert len(timed(Clock(10), BenchOptions(num_runs=3, min_secs=0.1))[1]) == 10
-    assert len(timed(Clock(10), BenchOptions(num_runs=30, min_secs=0.1))[1]) == 30
-
-
-def test_at_most_so_many_seconds() -> None:
-    options = BenchOptions(num_runs=1000, warmup_runs=1000, min_secs=0, max_secs=0.05)
-    warmup, samples = timed(Clock(10), options)
-    assert (len(warmup), len(samples)) == (5, 5)
-    assert "only 5 of 1000 runs fitted into 0.05 s" in steadiness(np.array(samples), options)
-
-
-def test_one_run_is_made_however_slow() -> None:
-    warmup, samples = timed(Clock(10_000), BenchOptions(max_secs=0, min_secs=0))
-    assert (len(warmup), len(samples)) == (1, 1)
-    assert summarize(np.array(samples))["stddev_ms"] == 0
-
-
-@pytest.mark.parametrize(
-    ("wrong", "option"),
-    [
-        ({"num_runs": 0}, "--num-runs"),
-        ({"warmup_runs": 0}, "--warmup-runs"),
-        ({"min_secs": -1}, "--min-secs"),
-        ({"seed": -1}, "--seed"),
-        ({"max_secs": float("nan")}, "--max-secs"),
-        ({"min_secs": 9, "max_secs": 3}, "--min-secs"),
-    ],
-)
-def test_wrong_options_are_named(wrong: dict, option: str) -> None:
-    with pytest.raises(UsageError, match=option):
-        BenchOptions(**wrong)
-    with pytest.raises(UnknownNameError):
-        BenchOptions(delegate="gpu")
-
-
-def test_figures_of_known_samples() -> None:
-    figures = summarize(np.arange(1, 102, dtype=np.float64))
-    assert (figures["min_ms"], figures["max_ms"], figures["mean_ms"], figures["median_ms"]) == (1, 101, 51, 51)
-    assert (figures["p5_ms"], figures["p90_ms"], figures["p95_ms"], figures["p99_ms"]) == (6, 91, 96, 100)
-    assert figures["stddev_ms"] == pytest.approx(29.3, abs=0.01)
-
-
-@given(st.lists(st.floats(0.001, 1e4), min_size=1, max_size=60), st.integers(0, 9))
-def test_the_interval_holds_the_median_and_stays_among_the_samples(samples: list[float], seed: int) -> None:
-    values = np.array(samples)
-    low, high = median_interval(values, seed)
-    assert values.min() <= low <= high <= values.max()
-    assert median_interval(values, seed) == (low, high)
-    odd = values if len(values) % 2 else values[:-1]
-    if len(odd):
-        low, high = median_interval(odd, seed)
-        assert low <= np.median(odd) <= high
-
-
-def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
-    generator = np.random.default_rng(3)
-    values = generator.lognormal(0, 0.3, 201)
-    resampled = np.median(generator.choice(values, (20_000, len(values))), axis=1)
-    plain = np.percentile(resampled, (2.5, 97.5))
-    assert median_interval(values) == pytest.approx(plain, rel=0.01)
-
-
-def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(5)
-    held = 0
-    for _ in range(300):
-        low, high = median_interval(generator.exponential(1.0, 51))
-        held += low <= np.log(2) <= high
-    assert 0.91 <= held / 300 <= 0.99
-
-
-def test_steady_samples_raise_no_warning() -> None:
-    assert steadiness(np.random.default_rng(0).normal(10, 0.1, 200), QUICK) == ()
-
-
-def test_spread_and_drift_are_said() -> None:
-    spread = np.where(np.arange(100) % 10 == 0, 30.0, 10.0)
-    assert "unsteady" in steadiness(spread, QUICK)[0]
-    drift = np.linspace(10, 14, 100)
-    assert "drifting: the last quarter's median is +29%" in steadiness(drift, QUICK)[0]
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "said"),
-    [
-        ({}, {}, None),
-        ({"load1": 0.2, "throttled": []}, {"load1": 0.9, "throttled": []}, None),
-        ({"throttled": ["throttled since boot"]}, {"throttled": ["throttled since boot"]}, None),
-        ({"throttled": []}, {"throttled": ["throttled since boot"]}, "throttled: throttled since boot"),
-        ({"throttled": ["under-voltage"]}, {"throttled": ["under-voltage"]}, "throttled: under-voltage"),
-        ({"load1": 3.0}, {}, "busy: load 3.0 on 4 cores"),
-        ({"frequency_mhz": 1500.0}, {"frequency_mhz": 600.0}, "slowed: from 1500 to 600 MHz"),
-        ({"frequency_mhz": 1500.0}, {"frequency_mhz": 1490.0}, None),
-        ({"frequency_mhz": 1500.0}, {}, None),
-    ],
-)
-def test_conditions(before: dict, after: dict, said: str | None) -> None:
-    warnings = conditions(before, after, 4)
-    assert (said in warnings[0]) if said else warnings == ()
+QUICK = BenchOptions(num_runs=5, warmup_runs=2, min_secs=0, max_warmup_secs=0)
 
 
 @pytest.mark.parametrize("kind", ["pair.tflite", "batch.onnx", "int8.tflite"])
@@ -163,6 +26,9 @@ def test_an_artifact_is_measured(artifacts, kind: str) -> None:
     assert profile.artifact["size_bytes"] == artifacts[kind].stat().st_size
     assert profile.engine["delegate"] == "cpu"
     assert profile.rss_bytes
+    assert profile.scheduling["involuntary_switches"] is None or profile.scheduling["involuntary_switches"] >= 0
+    assert [str(f"{mark['kind']}: {mark['reason']}") for mark in profile.marks] == list(profile.warnings)
+    assert profile.verdict
     assert profile.timestamp.endswith("+00:00")
     assert Profile.from_dict(json.loads(json.dumps(profile.to_dict()))).median_ms == profile.median_ms
 
@@ -178,3 +44,55 @@ def test_a_bundle_is_measured_under_its_name(make_bundle) -> None:
 def test_what_is_not_there(tmp_path) -> None:
     with pytest.raises(MissingFileError):
         bench(tmp_path / "none.onnx", QUICK)
+
+
+def board(root: Path, celsius: int, throttled: str) -> Path:
+    """Write the sensors of a Raspberry Pi."""
+    files = {
+        "sys/class/thermal/thermal_zone0/temp": f"{celsius * 1000}\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq": "1800000\n",
+        "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": "ondemand\n",
+        "sys/devices/platform/soc/soc:firmware/get_throttled": f"{throttled}\n",
+    }
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_a_board_that_is_short_of_power_is_marked(artifacts, tmp_path: Path) -> None:
+    profile = bench(artifacts["pair.onnx"], QUICK, sensors=board(tmp_path, 61, "50005"))
+    assert profile.state_before["temperature_c"] == 61
+    assert profile.state_before["governor"] == "ondemand"
+    assert "under-voltage: under-voltage; check the power supply and its cable" in profile.warnings
+    assert "under-voltage" in profile.verdict
+    assert "throttled" in profile.verdict
+
+
+def test_the_board_is_watched_while_it_runs(artifacts, tmp_path: Path) -> None:
+    options = BenchOptions(num_runs=1, min_secs=1.2, max_warmup_secs=0)
+    profile = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 50, "0"))
+    assert [state["temperature_c"] for state in profile.states_during] == [50]
+    assert profile.states_during[0]["at_s"] >= 1
+    assert not any(word in profile.verdict for word in ("throttled", "under-voltage", "slowed"))
+
+
+def test_a_sustained_run_has_windows_with_temperatures(artifacts, tmp_path: Path) -> None:
+    options = BenchOptions(warmup_runs=1, max_warmup_secs=0, sustained_secs=0.3)
+    said: list[str] = []
+    profile = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 50, "0"), say=said.append)
+    assert 1 <= len(profile.windows) <= 60
+    assert profile.num_runs == sum(window["runs"] for window in profile.windows) >= len(profile.samples_ms)
+    assert profile.windows[0]["state"]["temperature_c"] == 50
+    assert all(line.endswith("50.0 °C") for line in said)
+    again = Profile.from_dict(json.loads(json.dumps(profile.to_dict())))
+    assert again.windows == profile.windows
+
+
+def test_a_cool_board_begins_at_once_and_a_warm_one_is_marked(artifacts, tmp_path: Path) -> None:
+    options = BenchOptions(num_runs=1, warmup_runs=1, min_secs=0, max_warmup_secs=0, cool_to=55, max_cool_secs=0.1)
+    cool = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 50, "0"))
+    assert cool.cooling["end_c"] == 50
+    assert "warm" not in cool.verdict
+    warm = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 70, "0"))
+    assert "warm: still 70.0 °C" in warm.warnings[0]

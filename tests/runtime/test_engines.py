@@ -8,31 +8,14 @@ import numpy as np
 import pytest
 
 from edgeferry_runtime.engines import Delegate, litert, onnxruntime, open_engine
-from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError, UnknownNameError, UsageError
+from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError
 
-CPU = Delegate()
-
-
-@pytest.mark.parametrize(("text", "delegate"), [("cpu", Delegate("cpu")), ("cpu:4", Delegate("cpu", 4))])
-def test_delegate_grammar(text: str, delegate: Delegate) -> None:
-    assert Delegate.parse(text) == delegate
-    assert str(delegate) == text
-
-
-@pytest.mark.parametrize("text", ["cpu:", "cpu:0", "cpu:-1", "cpu:x", "cpu:1.5", "cpu:9999", "cpu:1:2", "cpu:²"])
-def test_wrong_thread_counts(text: str) -> None:
-    with pytest.raises(UsageError, match="is no thread count"):
-        Delegate.parse(text)
-
-
-def test_unknown_delegates_list_the_valid_ones() -> None:
-    with pytest.raises(UnknownNameError, match="valid are cpu"):
-        Delegate.parse("edgetpu")
+CPU = (Delegate(),)
 
 
 @pytest.mark.parametrize("kind", ["pair.tflite", "pair.onnx"])
 def test_an_engine_runs_in_its_own_order(artifacts, kind: str) -> None:
-    engine = open_engine(artifacts[kind].suffix[1:], artifacts[kind], Delegate("cpu", 1))
+    engine = open_engine(artifacts[kind].suffix[1:], artifacts[kind], (Delegate("cpu", 1),))
     given = {"a": np.ones((2, 3), np.float32), "b": np.full((2, 3), 5, np.float32)}
     found = engine.run([given[spec.name] for spec in engine.inputs])
     answers = {spec.name: value for spec, value in zip(engine.outputs, found, strict=True)}
@@ -69,7 +52,7 @@ def test_litert_that_cannot_be_imported_says_why(artifacts, tmp_path: Path, monk
 
 
 def test_a_package_without_metadata_has_an_unknown_version(artifacts, tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / "own_litert.py").write_text("class Interpreter: ...")
+    (tmp_path / "own_litert.py").write_text("class Interpreter: ...\n\n\ndef load_delegate(): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(litert, "PACKAGES", {"own": ("own_litert", "no-such-distribution")})
     assert litert.import_engine(artifacts["double.tflite"]).version == "unknown"
@@ -122,3 +105,26 @@ def test_ports_without_names_are_numbered(tiny, tmp_path: Path) -> None:
     path.write_bytes(data)
     engine = open_engine("tflite", path, CPU)
     assert engine.outputs[0].name == "output_0"
+
+
+@pytest.mark.parametrize("kind", ["pair.tflite", "pair.onnx"])
+def test_an_engine_closes_twice_and_then_refuses(artifacts, kind: str) -> None:
+    engine = open_engine(artifacts[kind].suffix[1:], artifacts[kind], CPU)
+    engine.reset()
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="was closed"):
+        engine.run([])
+
+
+def test_the_cpu_tells_the_share_of_xnnpack(artifacts) -> None:
+    execution = open_engine("tflite", artifacts["pair.tflite"], (Delegate("cpu", 2),)).execution
+    assert execution.processor == "CPU, XNNPACK, 2 threads"
+    assert (execution.nodes_total, execution.nodes_delegated, execution.partitions) == (2, 2, 1)
+    assert execution.full
+
+
+def test_onnxruntime_does_not_tell_nodes(artifacts) -> None:
+    execution = open_engine("onnx", artifacts["pair.onnx"], CPU).execution
+    assert execution.nodes_total is execution.nodes_delegated is None
+    assert execution.full

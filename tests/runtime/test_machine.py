@@ -95,6 +95,15 @@ def test_a_board_with_sensors(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("0\n", []), ("50000\n", ["under-voltage since boot", "throttled since boot"]), ("", None), ("junk\n", None)],
+)
+def test_the_firmware_driver_is_asked(tmp_path: Path, text: str, words: list[str] | None) -> None:
+    write(tmp_path, {"sys/devices/platform/soc/soc:firmware/get_throttled": text})
+    assert machine.state(tmp_path).get("throttled") == words
+
+
 def test_a_board_without_sensors(tmp_path: Path) -> None:
     write(tmp_path, {"sys/class/thermal/thermal_zone0/temp": "", "sys/class/thermal/cooling_device0/type": "fan"})
     assert machine.state(tmp_path) == {}

@@ -145,7 +145,7 @@ def test_what_cannot_be_loaded(artifacts, tmp_path: Path) -> None:
     with pytest.raises(BundleError):
         load(tmp_path)
     with pytest.raises(UsageError, match="cpu"):
-        load(artifacts["double.onnx"], delegate="npu")
+        load(artifacts["double.onnx"], delegate="npuu")
 
 
 @BOTH

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgeferry_runtime.errors import DataError, MissingFileError, UnknownNameError, UsageError
+from edgeferry_runtime.errors import DataError, MissingExtraError, MissingFileError, UnknownNameError, UsageError
 from edgeferry_runtime.preprocess import Preprocess, read_image
 
 PIL = pytest.importorskip("PIL.Image")
@@ -73,3 +74,32 @@ def test_json_round_trip_and_unknown_keys() -> None:
 def test_wrong_values_are_usage_errors(wrong: dict) -> None:
     with pytest.raises(UsageError):
         Preprocess(**wrong)
+
+
+def test_a_picture_comes_as_a_file_as_its_bytes_or_as_pixels(picture: Path) -> None:
+    pixels = np.asarray(PIL.open(picture))
+    for preprocess in (Preprocess(), Preprocess(resize=(3, 3), color="gray"), Preprocess(color="bgr", layout="NCHW")):
+        wanted = read_image(picture, preprocess)
+        assert np.array_equal(read_image(picture.read_bytes(), preprocess), wanted)
+        assert np.array_equal(read_image(pixels, preprocess), wanted)
+    gray = np.full((2, 2), 7, np.uint8)
+    for same in (gray, gray[..., np.newaxis]):
+        assert read_image(same, Preprocess(color="gray")).ravel().tolist() == [7, 7, 7, 7]
+
+
+def test_pixels_that_fit_need_no_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    assert read_image(pixels, Preprocess(resize=(2, 3))).shape == (1, 2, 3, 3)
+    with pytest.raises(MissingExtraError, match=r"the picture: needs Pillow.*edgeferry\[images\]"):
+        read_image(pixels, Preprocess(resize=(4, 4)))
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 2), (0, 2, 3), (1, 2, 2, 3)])
+def test_what_holds_no_pixels(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match=r"uint8\["):
+        read_image(np.zeros(shape, np.uint8), Preprocess())
+    with pytest.raises(DataError, match=r"float32\[2x2x3\]"):
+        read_image(np.zeros((2, 2, 3), np.float32), Preprocess())
+    with pytest.raises(DataError, match="the picture: cannot be read"):
+        read_image(b"no picture", Preprocess())

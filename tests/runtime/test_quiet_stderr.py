@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from edgeferry_runtime.quiet_stderr import quiet_stderr
+from edgeferry_runtime.quiet_stderr import capture_output, quiet_stderr
 
 
 def test_chatter_goes_and_complaints_stay(capfd: pytest.CaptureFixture[str]) -> None:
@@ -46,3 +46,11 @@ def test_a_process_without_stderr_goes_on() -> None:
     code = "import os\nos.close(2)\nfrom edgeferry_runtime.quiet_stderr import quiet_stderr as q\nwith q(): print('on')"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "on\n"
+
+
+def test_what_native_code_says_is_kept_as_evidence(capfd: pytest.CaptureFixture[str]) -> None:
+    with capture_output() as said:
+        os.write(1, b"on stdout\n")
+        os.write(2, b"INFO: on stderr\n")
+    assert said.text == "on stdout\nINFO: on stderr\n"
+    assert capfd.readouterr() == ("", "")

@@ -85,7 +85,7 @@ def test_a_picture_goes_through_the_bundles_preprocessing(ferry, make_bundle, tm
         (["none.onnx"], 1, "none.onnx: no such file; check the path"),
         (["{artifact}"], 2, "is a bare artifact, which has no probe; give --input FILE"),
         (["{artifact}", "--input", "none.npy"], 1, "none.npy: no such input file"),
-        (["{artifact}", "--delegate", "npu"], 2, "unknown name 'npu'"),
+        (["{artifact}", "--delegate", "npuu"], 2, "unknown name 'npuu'"),
         (["{artifact}", "--output", "out.txt"], 2, "does not end in .npz"),
         (["{artifact}", "--output", "no/where.npz"], 1, "no: no such folder"),
         (["{artifact}", "--device", "pi"], 1, "only bundles go to a device"),

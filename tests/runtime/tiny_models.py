@@ -10,7 +10,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 SCALE, ZERO_POINT = 0.05, 3
-DTYPES = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+DTYPES = {
+    "float32": schema.TensorType.FLOAT32,
+    "float64": schema.TensorType.FLOAT64,
+    "float16": schema.TensorType.FLOAT16,
+    "complex64": schema.TensorType.COMPLEX64,
+    "bool": schema.TensorType.BOOL,
+    "object": schema.TensorType.STRING,
+    "resource": schema.TensorType.RESOURCE,
+    **{f"int{bits}": getattr(schema.TensorType, f"INT{bits}") for bits in (8, 16, 32, 64)},
+    **{f"uint{bits}": getattr(schema.TensorType, f"UINT{bits}") for bits in (8, 16, 32, 64)},
+}
 
 
 class Graph:
@@ -89,12 +99,12 @@ def _binary(graph: Graph, kind: str, a: int, b: int, out: int) -> None:
     graph.operator(operator, (a, b), (out,), options_type, options())
 
 
-def tflite_double(dynamic: bool = False) -> bytes:
+def tflite_double(dynamic: bool = False, width: int = 4) -> bytes:
     """``y = x + x`` of float32 [1, 4], or [?, 4]."""
     graph = Graph()
-    signature = [-1, 4] if dynamic else None
-    x = graph.tensor("x", (1, 4), signature=signature)
-    y = graph.tensor("y", (1, 4), signature=signature)
+    signature = [-1, width] if dynamic else None
+    x = graph.tensor("x", (1, width), signature=signature)
+    y = graph.tensor("y", (1, width), signature=signature)
     _binary(graph, "add", x, x, y)
     return graph.file((x,), (y,))
 
@@ -140,20 +150,76 @@ def tflite_two_signatures() -> bytes:
     return graph.file((question,), (answer,), ({"question": question}, {"answer": answer}, "zero"))
 
 
-def tflite_dense(width: int, layers: int) -> bytes:
-    """`layers` square dense layers of `width`: some microseconds of work."""
+def tflite_dense(width: int, layers: int, rows: int = 1) -> bytes:
+    """`layers` square dense layers of `width` on so many rows: some microseconds of work a row."""
     graph = Graph()
     weights = np.random.default_rng(0).normal(0, 1 / width, (width, width)).astype(np.float32)
-    first = last = graph.tensor("x", (1, width))
+    first = last = graph.tensor("x", (rows, width))
     for i in range(layers):
         constant = graph.tensor(f"w{i}", (width, width), data=weights)
         bias = graph.tensor(f"b{i}", (width,), data=np.zeros(width, np.float32))
-        out = graph.tensor("y" if i == layers - 1 else f"h{i}", (1, width))
+        out = graph.tensor("y" if i == layers - 1 else f"h{i}", (rows, width))
         kind = schema.BuiltinOptions.FullyConnectedOptions
         options = schema.FullyConnectedOptionsT()
         graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, (last, constant, bias), (out,), kind, options)
         last = out
     return graph.file((first,), (last,))
+
+
+def tflite_colors(ending: str = "") -> bytes:
+    """``y`` [1, 3] is the mean of each channel of ``x`` [1, 2, 2, 3]; then a softmax, or an identity matrix."""
+    graph = Graph()
+    x, last = graph.tensor("x", (1, 2, 2, 3)), graph.tensor("h" if ending else "y", (1, 3))
+    axes = graph.tensor("axes", (2,), "int32", data=np.int32([1, 2]))
+    kind = schema.BuiltinOptions.ReducerOptions
+    graph.operator(schema.BuiltinOperator.MEAN, (x, axes), (last,), kind, schema.ReducerOptionsT())
+    if ending == "softmax":
+        out, options = graph.tensor("y", (1, 3)), schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        graph.operator(schema.BuiltinOperator.SOFTMAX, (last,), (out,), schema.BuiltinOptions.SoftmaxOptions, options)
+        last = out
+    elif ending == "linear":
+        weights, out = graph.tensor("w", (3, 3), data=np.eye(3, dtype=np.float32)), graph.tensor("y", (1, 3))
+        kind, options = schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT()
+        graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, (last, weights, -1), (out,), kind, options)
+        last = out
+    return graph.file((x,), (last,))
+
+
+def tflite_reshape(dtype: str) -> bytes:
+    """``y = x``, [1, 4] to [2, 2], of any dtype."""
+    graph = Graph()
+    x, y = graph.tensor("x", (1, 4), dtype), graph.tensor("y", (2, 2), dtype)
+    shape = graph.tensor("shape", (2,), "int32", data=np.int32([2, 2]))
+    options = schema.ReshapeOptionsT()
+    options.newShape = [2, 2]
+    graph.operator(schema.BuiltinOperator.RESHAPE, (x, shape), (y,), schema.BuiltinOptions.ReshapeOptions, options)
+    return graph.file((x,), (y,))
+
+
+def tflite_sum() -> bytes:
+    """``y`` is the sum of every ``x`` so far, float32 [1, 4], kept in a resource variable."""
+    graph = Graph()
+    handle = _variable(graph)
+    x, before, y = (graph.tensor(name, (1, 4)) for name in ("x", "before", "y"))
+    graph.operator(schema.BuiltinOperator.READ_VARIABLE, (handle,), (before,))
+    _binary(graph, "add", before, x, y)
+    graph.operator(schema.BuiltinOperator.ASSIGN_VARIABLE, (handle, y), ())
+    once = schema.CallOnceOptionsT()
+    once.initSubgraphIndex = 1
+    graph.operator(schema.BuiltinOperator.CALL_ONCE, (), (), schema.BuiltinOptions.CallOnceOptions, once)
+    graph.subgraph.operators.insert(0, graph.subgraph.operators.pop())
+    graph.next_subgraph((x,), (y,))
+    handle, zeros = _variable(graph), graph.tensor("zeros", (1, 4), data=np.zeros((1, 4), np.float32))
+    graph.operator(schema.BuiltinOperator.ASSIGN_VARIABLE, (handle, zeros), ())
+    return graph.file((), ())
+
+
+def _variable(graph: Graph) -> int:
+    handle, options = graph.tensor("handle", (1,), "resource"), schema.VarHandleOptionsT()
+    options.container, options.sharedName = "", "sum"
+    graph.operator(schema.BuiltinOperator.VAR_HANDLE, (), (handle,), schema.BuiltinOptions.VarHandleOptions, options)
+    return handle
 
 
 def tflite_custom(name: str) -> bytes:
@@ -179,11 +245,11 @@ def _value(name, shape, kind="FLOAT"):
     return onnx.helper.make_tensor_value_info(name, getattr(onnx.TensorProto, kind), shape)
 
 
-def onnx_double(dynamic: bool = False) -> bytes:
+def onnx_double(dynamic: bool = False, width: int = 4) -> bytes:
     """``y = x + x`` of float32 [1, 4], or [?, 4]."""
     import onnx
 
-    shape = ["n", 4] if dynamic else [1, 4]
+    shape = ["n" if dynamic else 1, width]
     node = onnx.helper.make_node("Add", ["x", "x"], ["y"])
     return _onnx([node], [_value("x", shape)], [_value("y", shape)])
 
@@ -198,6 +264,31 @@ def onnx_identity_int8() -> bytes:
     return _onnx([node], [_value("x", [1, 4], "INT8")], [_value("y", [1, 4], "INT8")], metadata=metadata)
 
 
+def onnx_identity(dtype: str) -> bytes:
+    """``y = x``, [1, 4] of any dtype."""
+    import onnx
+
+    kind = "STRING" if dtype == "object" else {"float32": "FLOAT", "float64": "DOUBLE"}.get(dtype, dtype.upper())
+    node = onnx.helper.make_node("Identity", ["x"], ["y"])
+    return _onnx([node], [_value("x", [1, 4], kind)], [_value("y", [1, 4], kind)])
+
+
+def onnx_colors(ending: str = "") -> bytes:
+    """The same as `tflite_colors`."""
+    import onnx
+
+    axes, eye = (
+        onnx.numpy_helper.from_array(array, name)
+        for array, name in ((np.int64([1, 2]), "axes"), (np.eye(3, dtype=np.float32), "w"))
+    )
+    nodes = [onnx.helper.make_node("ReduceMean", ["x", "axes"], ["h" if ending else "y"], keepdims=0)]
+    if ending == "softmax":
+        nodes.append(onnx.helper.make_node("Softmax", ["h"], ["y"]))
+    elif ending == "linear":
+        nodes += [onnx.helper.make_node("MatMul", ["h", "w"], ["m"]), onnx.helper.make_node("Identity", ["m"], ["y"])]
+    return _onnx(nodes, [_value("x", [1, 2, 2, 3])], [_value("y", [1, 3])], [axes, eye])
+
+
 def onnx_pair() -> bytes:
     """``total = b + a`` and ``gap = b - a``."""
     import onnx
@@ -207,15 +298,15 @@ def onnx_pair() -> bytes:
     return _onnx(nodes, *sides)
 
 
-def onnx_dense(width: int, layers: int) -> bytes:
-    """`layers` square dense layers of `width`: some microseconds of work."""
+def onnx_dense(width: int, layers: int, rows: int = 1) -> bytes:
+    """`layers` square dense layers of `width` on so many rows: some microseconds of work a row."""
     import onnx
 
     weights = np.random.default_rng(0).normal(0, 1 / width, (width, width)).astype(np.float32)
     names = ["x", *(f"h{i}" for i in range(layers - 1)), "y"]
     nodes = [onnx.helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
     constant = onnx.numpy_helper.from_array(weights, "w")
-    return _onnx(nodes, [_value("x", [1, width])], [_value("y", [1, width])], [constant])
+    return _onnx(nodes, [_value("x", [rows, width])], [_value("y", [rows, width])], [constant])
 
 
 def onnx_external(location: str, offset: int = 0, length: int = 16) -> bytes:

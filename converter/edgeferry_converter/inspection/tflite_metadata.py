@@ -6,9 +6,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeferry_converter.metadata.flatbuffer import Metadata, read
-from edgeferry_converter.metadata.tflite import ENTRY
 from edgeferry_runtime.flatbuffer import FlatbufferError
+from edgeferry_runtime.tflite_metadata import ENTRY, Metadata, read
 
 __all__ = ["ENTRY", "appended", "describe"]
 

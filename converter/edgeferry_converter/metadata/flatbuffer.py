@@ -1,78 +1,18 @@
-"""The flatbuffer of TFLite metadata.
-
-Source: ``metadata_schema.fbs`` 1.5.0 of TFLite Support and MediaPipe. Slots stand in the order of that schema.
-"""
+"""Writes the flatbuffer of TFLite metadata; `edgeferry_runtime.tflite_metadata` has what it says and how it is read."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from edgeferry_runtime.flatbuffer import Table, parse_layouts, verify
 from edgeferry_runtime.preprocess import Preprocess
+from edgeferry_runtime.tflite_metadata import AXIS_LABELS, COLORS, IMAGE, NORMALIZATION, Metadata, Tensor, read
+
+__all__ = ["Metadata", "Tensor", "normalization", "read", "write"]
 
 IDENTIFIER = b"M001"
 PARSER = "1.0.0"
 """The oldest reader that understands all that is written here."""
-
-IMAGE, NORMALIZATION, AXIS_LABELS = 2, 1, 2
-"""Members of the unions ContentProperties and ProcessUnitOptions, and of the enum AssociatedFileType."""
-
-COLORS = {"rgb": 1, "gray": 2}
-"""The enum ColorSpaceType; others are 0, unknown."""
-
-SCHEMA: Mapping[str, str] = {
-    "ModelMetadata": "s s s [SubGraphMetadata s s [AssociatedFile s",
-    "SubGraphMetadata": "s s [TensorMetadata [TensorMetadata [AssociatedFile [ProcessUnit [ProcessUnit [Group [Group",
-    "TensorMetadata": "s s [s Content [ProcessUnit Stats [AssociatedFile",
-    "Content": "1 ContentProperties? ValueRange",
-    "ProcessUnit": "1 ProcessUnitOptions?",
-    "ProcessUnitOptions.1": "[4 [4",
-    "AssociatedFile": "s s 1 s s",
-    "Stats": "[4 [4",
-    "Group": "s [s",
-}
-"""Layouts for `edgeferry_runtime.flatbuffer.verify`; tables without references are left out."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What is said of one input or output.
-
-    Attributes:
-        name: Its name.
-        preprocess: How pictures become it.
-        labels: The file with the names of its classes; empty where it has none.
-        mean: What is subtracted from pixels of 0..255; only read, since it follows from `preprocess`.
-        std: What they are divided by then; likewise.
-        text: What viewers show of it, most of which know neither normalization nor labels.
-    """
-
-    name: str
-    preprocess: Preprocess | None = None
-    labels: str = ""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Metadata:
-    """What is said of a model.
-
-    Attributes:
-        name: Its name.
-        text: Its description.
-        inputs: In the order of the main graph.
-        outputs: Likewise.
-    """
-
-    name: str
-    text: str
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
 
 
 def write(metadata: Metadata) -> bytes:
@@ -157,34 +97,3 @@ def normalization(preprocess: Preprocess) -> tuple[list[float], list[float]]:
 def _labels(b: Any, name: str) -> int:
     text, about = _text(b, name), _text(b, "One class name a line")
     return _table(b, text, about, ("u8", AXIS_LABELS))
-
-
-def read(content: bytes) -> Metadata:
-    """Read a metadata flatbuffer that anybody wrote.
-
-    Raises:
-        FlatbufferError: If it is damaged.
-    """
-    verify(content, parse_layouts(SCHEMA), "ModelMetadata")
-    root = Table.root(content)
-    subgraphs = root.tables(3)
-    sides = (tuple(map(_read_tensor, subgraphs[0].tables(slot) if subgraphs else [])) for slot in (2, 3))
-    return Metadata(root.text(0), root.text(1), *sides)
-
-
-def _read_tensor(table: Table) -> Tensor:
-    labels = [file.text(0) for file in table.tables(6)]
-    mean, std = _read_normalization(table.tables(4))
-    return Tensor(table.text(0), labels=labels[0] if labels else "", mean=mean, std=std, text=table.text(1))
-
-
-def _read_normalization(units: Sequence[Table]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    for unit in units:
-        options = unit.table(1)
-        if options and unit.u8(0) == NORMALIZATION:
-            return _read_floats(options.ints(0)), _read_floats(options.ints(1))
-    return (), ()
-
-
-def _read_floats(bits: tuple[int, ...]) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(bits)}f", struct.pack(f"<{len(bits)}i", *bits))

@@ -13,8 +13,8 @@ from edgeferry_converter.metadata import Description
 from edgeferry_converter.metadata.flatbuffer import Metadata, Tensor, normalization, write
 from edgeferry_converter.sources.signature import pack
 from edgeferry_runtime.preprocess import Preprocess
+from edgeferry_runtime.tflite_metadata import ENTRY
 
-ENTRY = "TFLITE_METADATA"
 LABELS = "labels.txt"
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The date of every file in the archive, so that the same description gives the same bytes."""

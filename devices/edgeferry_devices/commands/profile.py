@@ -10,7 +10,10 @@ import click
 
 from edgeferry_devices.profiling import Outcome
 from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.commands.bench_options import heat_options, run_options
+from edgeferry_runtime.commands.delegate_option import delegate_options
 from edgeferry_runtime.commands.output import emit, json_option, say, table
+from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
 
 HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "first ms", "init ms", "runs", "peak MB")
@@ -19,11 +22,9 @@ HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "fi
 @click.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
-@click.option("--num-runs", type=int, default=50, show_default=True, help="Runs to measure at least.")
-@click.option("--warmup-runs", type=int, default=10, show_default=True, help="Runs before them that do not count.")
-@click.option("--min-secs", type=float, default=1.0, show_default=True, help="Seconds to measure at least.")
-@click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop anyway.")
-@click.option("--delegate", metavar="cpu[:THREADS]", default="cpu", show_default=True, help="Where to execute.")
+@run_options
+@heat_options
+@delegate_options
 @click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @json_option
 @click.pass_context
@@ -34,14 +35,16 @@ def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_js
     """
     from edgeferry_devices.profiling import profile as perform
     from edgeferry_runtime.benchmark import BenchOptions
-    from edgeferry_runtime.engines import Delegate
 
-    Delegate.parse(options["delegate"])
-    outcomes = perform(Bundle.open(bundle), devices, BenchOptions(**options), say)
+    wanted = BenchOptions(**{**options, "delegate": options["delegate"] or "cpu"})
+    outcomes = perform(Bundle.open(bundle), devices, wanted, say)
     if as_json:
         emit({"profiles": [_json(outcome) for outcome in outcomes]})
     elif done := [outcome.profile for outcome in outcomes if outcome.profile]:
         click.echo(table([HEAD, *(_row(p) for p in done)]))
+        for p in done:
+            if p.windows:
+                click.echo(f"{p.device}: {drift_sentence(p.windows)}")
     _report(outcomes)
     ctx.exit(next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0))
 

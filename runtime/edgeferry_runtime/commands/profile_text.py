@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeferry_runtime.commands.chart_text import windows_chart
+from edgeferry_runtime.commands.delegate_option import execution_lines
+from edgeferry_runtime.durations import format_duration
+from edgeferry_runtime.engines import Execution
+from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
 
 
@@ -15,6 +20,7 @@ def profile_text(profile: Profile) -> str:
         "artifact": _artifact(profile.artifact),
         "engine": f"{profile.engine['name']} {profile.engine['version']}, {profile.engine['delegate']}",
         "machine": _machine(profile),
+        "executes": _executes(profile.execution),
         "": "",
         "load": f"{duration(profile.init_ms)}, first inference {duration(profile.first_inference_ms)}",
         "median": f"{duration(profile.median_ms)}  (95 % sure between {duration(low)} and {duration(high)})",
@@ -23,12 +29,18 @@ def profile_text(profile: Profile) -> str:
         "mean": f"{duration(profile.mean_ms)}, standard deviation {duration(profile.stddev_ms)}",
         "min .. max": f"{duration(profile.min_ms)} .. {duration(profile.max_ms)}",
         "runs": f"{profile.num_runs} after {profile.warmup_runs} to warm up",
-        "memory": f"{size(profile.rss_bytes)} resident, {size(profile.peak_rss_bytes)} at its peak",
+        "memory": _memory(profile),
         "state": _state(profile.state_before, profile.state_after),
     }
+    if profile.cooling:
+        facts["cooled"] = _cooled(profile.cooling)
+    facts["verdict"] = profile.verdict
     width = max(map(len, facts))
     lines = [f"{key.ljust(width)}  {value}".rstrip() for key, value in facts.items()]
-    return "\n".join([*lines, *(f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings)])
+    lines += [f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings]
+    if profile.windows:
+        lines += ["", windows_chart(profile.windows, duration), "", drift_sentence(profile.windows)]
+    return "\n".join(lines)
 
 
 def duration(milliseconds: float) -> str:
@@ -55,6 +67,25 @@ def _artifact(artifact: Mapping[str, Any]) -> str:
     bundle = f"bundle {artifact['bundle'][:12]}" if artifact["bundle"] else None
     signature = f"signature {artifact['signature']}" if "signature" in artifact else None
     return ", ".join(word for word in (*words, bundle, signature) if word)
+
+
+def _memory(profile: Profile) -> str:
+    words = f"{size(profile.rss_bytes)} resident, {size(profile.peak_rss_bytes)} at its peak"
+    if profile.baseline_rss_bytes is None:
+        return words
+    return f"{words}, {size(profile.baseline_rss_bytes)} before the engine"
+
+
+def _cooled(cooling: Mapping[str, Any]) -> str:
+    waited = format_duration(cooling["waited_s"])
+    return f"from {cooling['start_c']:.1f} to {cooling['end_c']:.1f} °C in {waited}, {cooling['target_c']:g} °C wanted"
+
+
+def _executes(execution: Mapping[str, Any]) -> str:
+    """Tell what really executed, by the same lines as ``ferry run``."""
+    if not execution:
+        return "unknown"
+    return "; ".join(execution_lines(Execution.from_dict(execution)))
 
 
 def _machine(profile: Profile) -> str:

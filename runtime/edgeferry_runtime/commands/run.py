@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
 from edgeferry_runtime.cli import resolve
+from edgeferry_runtime.commands.delegate_option import delegate_options, execution_lines
 from edgeferry_runtime.commands.output import emit, json_option, say
 from edgeferry_runtime.commands.target import check_target
 from edgeferry_runtime.commands.tensors_text import outputs_json, outputs_text
@@ -16,7 +17,12 @@ from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExists
 
 if TYPE_CHECKING:
     from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.engines import Execution
     from edgeferry_runtime.tensors import Array, TensorSpec
+
+
+Answer: TypeAlias = "tuple[tuple[str, ...], dict[str, Array], Execution | None]"
+"""Labels, outputs by name, and what executed; None where the device does not tell."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Request:
     device: str | None
     delegate: str | None
     signature: str | None
+    require_full_delegation: bool
 
 
 @click.command("run")
@@ -42,7 +49,7 @@ class Request:
 )
 @click.option("--raw", is_flag=True, help="Feed and print stored integers instead of real values.")
 @click.option("--device", metavar="NAME", help="Run on a device instead of here.")
-@click.option("--delegate", metavar="cpu[:THREADS]", help="Where to execute.  [default: cpu]")
+@delegate_options
 @click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="How many classes to print.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE.npz", help="Write the outputs there as well.")
@@ -56,37 +63,42 @@ def run(top: int, output: Path | None, as_json: bool, **request: object) -> None
     if output is not None:
         _check_npz(output)
     asked = Request(**request)  # type: ignore[arg-type]
-    labels, outputs = (_run_here if asked.device is None else _run_there)(asked)
+    labels, outputs, execution = (_run_here if asked.device is None else _run_there)(asked)
     if output is not None:
         from edgeferry_runtime.arrays import save_arrays
 
         save_arrays(output, outputs)
     if as_json:
-        emit({"target": str(asked.target), "outputs": outputs_json(outputs, labels, top)})
+        told = {"execution": execution.to_dict()} if execution else {}
+        emit({"target": str(asked.target), **told, "outputs": outputs_json(outputs, labels, top)})
     else:
         click.echo(outputs_text(outputs, labels, top))
 
 
-def _run_here(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
-    from edgeferry_runtime.engines import Delegate
+def _run_here(asked: Request) -> Answer:
+    from edgeferry_runtime.engines import parse_delegates
     from edgeferry_runtime.labels import artifact_labels
     from edgeferry_runtime.model import load
 
-    delegate = str(Delegate.parse(asked.delegate or "cpu"))
-    bundle = check_target(asked.target)
-    with load(asked.target, delegate=delegate, signature=asked.signature) as model:
+    delegate = asked.delegate or "cpu"
+    parse_delegates(delegate)
+    bundle = check_target(asked.target, delegate)
+    full = asked.require_full_delegation
+    with load(asked.target, delegate=delegate, signature=asked.signature, require_full_delegation=full) as model:
         others = [key for key in model.signatures if key != model.signature]
         if others and asked.signature is None:
             say(f"running the signature {model.signature}; others: {', '.join(others)}")
+        if asked.delegate:
+            say("\n".join(execution_lines(model.execution)))
         feeds = _feeds(asked, model.inputs, bundle)
         labels = bundle.labels if bundle else artifact_labels(asked.target, model.format)
-        return labels, model.run(feeds, raw=asked.raw)
+        return labels, model.run(feeds, raw=asked.raw), model.execution
 
 
-def _run_there(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
+def _run_there(asked: Request) -> Answer:
     from edgeferry_runtime.bundle import Bundle
 
-    if asked.delegate:
+    if asked.delegate or asked.require_full_delegation:
         raise UsageError("--delegate", "works on this machine only", "leave out --delegate or --device")
     if asked.target.is_file():
         raise BundleError(asked.target, "is no bundle, and only bundles go to a device", "make one with: ferry convert")
@@ -94,7 +106,7 @@ def _run_there(asked: Request) -> tuple[tuple[str, ...], dict[str, Array]]:
     bundle = Bundle.open(asked.target)
     bundle.check()
     feeds = _feeds(asked, bundle.manifest.at(asked.signature).inputs, bundle)
-    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say, asked.signature)
+    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say, asked.signature), None
 
 
 def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.engines import parse_delegates
 from edgeferry_runtime.guard import check_artifact, try_in_child
 
 
-def check_target(path: Path) -> Bundle | None:
+def check_target(path: Path, delegate: str = "cpu") -> Bundle | None:
     """Make sure that a target is what it says before an engine of this process sees it.
 
     A bundle is compared with its hashes; its artifact was run when it was made. A bare artifact is doubtful: it
-    is loaded and run in a child process first.
+    is loaded and run in a child process first, as `engines.open_engine` does with any delegate but the plain CPU.
 
     Args:
         path: A bundle's folder, or an artifact.
+        delegate: Where it is to be executed.
 
     Returns:
         The bundle; None for a bare artifact.
@@ -30,5 +32,7 @@ def check_target(path: Path) -> Bundle | None:
         bundle.check()
         return bundle
     check_artifact(path)
-    try_in_child(path)
+    places = parse_delegates(delegate)
+    if len(places) > 1 or places[0].kind == "cpu":
+        try_in_child(path, delegate=delegate)
     return None

@@ -8,16 +8,22 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeferry_runtime.engines import Delegate
-from edgeferry_runtime.errors import EngineError, MissingExtraError
+from edgeferry_runtime.engines.delegate import Delegate
+from edgeferry_runtime.engines.execution import Execution
+from edgeferry_runtime.engines.litert_library import LoadDelegate, check_edgetpu, library_name, load_library
+from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share, operators
+from edgeferry_runtime.errors import EngineError, MissingExtraError, PartialDelegationError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
-from edgeferry_runtime.tflite_file import Signature, read_tflite
+from edgeferry_runtime.tflite_file import Signature, TfliteFile, read_tflite
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.engines.litert_compiled import Artifact, CompiledEngine
 
 PACKAGES: Mapping[str, tuple[str, str]] = {
     "ai_edge_litert": ("ai_edge_litert.interpreter", "ai-edge-litert"),
@@ -32,13 +38,23 @@ REFUSALS = (ValueError, RuntimeError, MemoryError)
 """What an interpreter raises where it refuses a file or a run."""
 
 
+UNDONE = "Restored original execution plan after delegate application failure."
+"""What LiteRT adds to the reason of a delegate that fails."""
+
+
 @dataclass(frozen=True)
 class Package:
-    """The interpreter that was found: the engine's name, its version, and its class."""
+    """The interpreter that was found: the engine's name, who brings it, its class, and what loads its delegates."""
 
     name: str
-    version: str
+    distribution: str
     interpreter: Any
+    load_delegate: LoadDelegate
+
+    @property
+    def version(self) -> str:
+        """Its version, looked up when it is asked for: that costs more than loading a small model."""
+        return _version(self.distribution)
 
 
 @dataclass(frozen=True)
@@ -49,20 +65,58 @@ class Port:
     spec: TensorSpec
 
 
-@dataclass(frozen=True)
 class LiteRTEngine:
-    """One TFLite artifact in its interpreter; see `Engine`."""
+    """One TFLite artifact in its interpreter; see `Engine`.
 
-    name: str
-    version: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    run: Run
-    signature: str = ""
-    signatures: tuple[str, ...] = ()
+    Attributes:
+        stateful, signature, signatures: See `Engine`.
+        reopen: Opens the artifact anew, where nothing else sets back what it keeps between runs.
+
+    Args:
+        package: What brought the interpreter.
+        interpreter: It has allocated its tensors.
+        ports: Its inputs and its outputs.
+        run: What executes it once.
+        execution: What really executes it.
+    """
+
+    concurrent = False
+
+    def __init__(
+        self, package: Package, interpreter: Any, ports: tuple[list[Port], list[Port]], run: Run, execution: Execution
+    ) -> None:
+        self.name, self._package = package.name, package
+        self.inputs, self.outputs = (tuple(port.spec for port in side) for side in ports)
+        self.run, self.execution = run, execution
+        self._interpreter = interpreter
+        self.stateful = False
+        self.signature = ""
+        self.signatures: tuple[str, ...] = ()
+        self.reopen: Callable[[], LiteRTEngine] | None = None
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        return self._package.version
+
+    def reset(self) -> None:
+        """Set variable tensors back to zero, and resource variables to what they begin with, by a new interpreter."""
+        if self.reopen is None:
+            self._interpreter.reset_all_variables()
+        else:
+            fresh = self.reopen()
+            self.run, self._interpreter = fresh.run, fresh._interpreter
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        self.run, self._interpreter = _closed, None
 
 
-def open_engine(path: Path, delegate: Delegate, chosen: str | None = None) -> LiteRTEngine:
+def _closed(feeds: Sequence[Array]) -> list[Array]:
+    raise EngineError("the engine", "was closed", "load the artifact again")
+
+
+def open_engine(path: Path, delegate: Delegate, chosen: str | None = None) -> LiteRTEngine | CompiledEngine:
     """Load a verified ``.tflite`` file.
 
     Args:
@@ -73,31 +127,97 @@ def open_engine(path: Path, delegate: Delegate, chosen: str | None = None) -> Li
     Raises:
         UnknownNameError: If the file has no such signature.
         MissingExtraError: If none of the packages is installed.
-        EngineError: If the interpreter refuses the file.
+        EngineError: If the interpreter refuses the file or has no such delegate.
     """
-    package = import_engine(path)
     with map_file(path) as data:
-        found = read_tflite(data)
-    signature = found.choose(chosen)
+        file = read_tflite(data)
+    signature = file.choose(chosen)
+    check_edgetpu(path, delegate, file)
+    package = import_engine(path)
+    if delegate.kind in ("gpu", "npu"):
+        from edgeferry_runtime.engines.litert_compiled import open_compiled
+
+        return open_compiled(_artifact(path, package, file, signature), delegate, package.version)
+    return _open_interpreter(path, delegate, package, file, signature)
+
+
+def _artifact(path: Path, package: Package, file: TfliteFile, signature: Signature | None) -> Artifact:
+    """Describe a file as its interpreter tells it, without allocating anything."""
+    from edgeferry_runtime.engines.litert_compiled import Artifact
+
     try:
         with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            interpreter = package.interpreter(str(path), num_threads=delegate.threads)
-            interpreter.allocate_tensors()
-            inputs, outputs = _ports(interpreter, signature)
+            interpreter = package.interpreter(str(path))
+            inputs, outputs = (tuple(port.spec for port in side) for side in _ports(interpreter, signature))
     except REFUSALS as error:
         raise refusal(path, error) from error
+    main = signature is None or not signature.subgraph
+    return Artifact(path, (inputs, outputs), signature, file.keys, operators(interpreter) if main else ())
+
+
+def _open_interpreter(
+    path: Path, delegate: Delegate, package: Package, file: TfliteFile, signature: Signature | None
+) -> LiteRTEngine:
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        interpreter = _interpreter(path, delegate, package)
+        taken = range(file.nodes, count_nodes(interpreter))
+        try:
+            interpreter.allocate_tensors()
+            inputs, outputs = _ports(interpreter, signature)
+        except REFUSALS as error:
+            raise refusal(path, error) from error
+    execution = _execution(path, delegate, interpreter, (file.nodes, taken))
     if signature is not None and signature.subgraph:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
     else:
         run = _main_call(path, interpreter, inputs, outputs)
-    keys = tuple(entry.key for entry in found.signatures)
-    key = signature.key if signature else ""
-    return LiteRTEngine(package.name, package.version, _specs(inputs), _specs(outputs), run, key, keys)
+    engine = LiteRTEngine(package, interpreter, (inputs, outputs), run, execution)
+    engine.stateful = file.stateful
+    engine.signature, engine.signatures = signature.key if signature else "", file.keys
+    if file.resources:
+        engine.reopen = lambda: _open_interpreter(path, delegate, package, file, signature)
+    return engine
 
 
-def _specs(ports: Sequence[Port]) -> tuple[TensorSpec, ...]:
-    return tuple(port.spec for port in ports)
+def _interpreter(path: Path, delegate: Delegate, package: Package) -> Any:
+    """Open an interpreter, with the delegate's library where it has one."""
+    if delegate.kind == "cpu":
+        try:
+            return package.interpreter(str(path), num_threads=delegate.threads)
+        except REFUSALS as error:
+            raise refusal(path, error) from error
+    library = load_library(delegate, package.load_delegate)
+    try:
+        return package.interpreter(str(path), experimental_delegates=[library])
+    except REFUSALS as error:
+        said = " ".join(str(error).replace(UNDONE, "").split())
+        reason = f"cannot be applied to {path.name} ({said[:300] or 'it does not say why'})"
+        raise EngineError(f"--delegate {delegate}", reason, "use another delegate, such as cpu") from error
+
+
+def _execution(path: Path, delegate: Delegate, interpreter: Any, nodes: tuple[int, Sequence[int]]) -> Execution:
+    """Tell what a delegate took; on the CPU, what XNNPACK did, which LiteRT applies to all that is left over.
+
+    Args:
+        path: The artifact.
+        delegate: Where it executes.
+        interpreter: It has allocated its tensors.
+        nodes: How many the file has, and the indices of those that the delegate put in their place.
+    """
+    file_nodes, taken = nodes
+    rest = range(file_nodes + len(taken), count_nodes(interpreter))
+    threads = delegate.threads or 1
+    cpu = f"CPU{', XNNPACK' if rest else ''}, {threads} thread{'s' if threads > 1 else ''}"
+    share = delegated_share(interpreter, file_nodes, rest if delegate.kind == "cpu" else taken)
+    if delegate.kind == "cpu":
+        return Execution(str(delegate), str(delegate), cpu, **vars(share))
+    if not taken:
+        reason = f"takes none of the {file_nodes} nodes of {path.name}"
+        raise PartialDelegationError(f"--delegate {delegate}", reason, "use another delegate, such as cpu")
+    processor = library_name(delegate) + (f" and {cpu}" if share.left_behind else "")
+    return Execution(str(delegate), str(delegate), processor, **vars(share))
 
 
 def import_engine(path: Path) -> Package:
@@ -111,13 +231,13 @@ def import_engine(path: Path) -> Package:
     for name, (module, distribution) in PACKAGES.items():
         try:
             with quiet_stderr():
-                interpreter = importlib.import_module(module).Interpreter
+                found = importlib.import_module(module)
         except ModuleNotFoundError:
             continue
         except ImportError as error:
             broken = broken or f"{name} is installed and cannot be imported ({error})"
             continue
-        return Package(name, _version(distribution), interpreter)
+        return Package(name, distribution, found.Interpreter, found.load_delegate)
     if broken:
         raise EngineError(path, broken, "install a build of it for this system")
     raise MissingExtraError(path, "litert", "ai_edge_litert")
@@ -138,9 +258,6 @@ def refusal(path: Path, error: BaseException) -> EngineError:
     custom = re.search(r"unresolved custom op: (.+?)\.(?: |$)", text)
     if custom is None:
         return EngineError(path, f"LiteRT refuses it: {text[:300]}", "convert the source again")
-    if custom[1] == "edgetpu-custom-op":
-        reason = "is compiled for the Edge TPU, and cannot run on a CPU (its operator is edgetpu-custom-op)"
-        return EngineError(path, reason, "use the file that it was compiled from")
     reason = f"needs the custom operator {custom[1]}, which LiteRT does not have"
     return EngineError(path, reason, "convert the source without it")
 
@@ -168,7 +285,8 @@ def _port(name: str, details: Mapping[str, Any]) -> Port:
     shape, signature = details["shape"], details["shape_signature"]
     dims = signature if len(signature) == len(shape) else shape
     dtype = np.dtype(details["dtype"])
-    spec = TensorSpec(name, tuple(int(d) for d in dims), dtype.name, _quantization(dtype, details))
+    kind = "object" if dtype.kind == "S" else dtype.name
+    spec = TensorSpec(name, tuple(int(d) for d in dims), kind, _quantization(dtype, details))
     return Port(int(details["index"]), spec)
 
 

@@ -7,9 +7,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from edgeferry_runtime.engines import Delegate
+from edgeferry_runtime.engines.delegate import Delegate
+from edgeferry_runtime.engines.execution import Execution
 from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError, UnknownNameError
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
@@ -43,17 +44,31 @@ class Node(NamedTuple):
     shape: Sequence[int | str | None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class OnnxRuntimeEngine:
     """One ONNX artifact in its session; see `Engine`."""
 
+    concurrent: ClassVar[bool] = True
+    stateful: ClassVar[bool] = False
     name: str
     version: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     run: Callable[[Sequence[Array]], list[Array]]
+    execution: Execution
     signature: str = ""
     signatures: tuple[str, ...] = ()
+
+    def reset(self) -> None:
+        """Do nothing: a session keeps nothing between runs."""
+
+    def close(self) -> None:
+        """Free the session, which only `run` holds."""
+        self.run = _closed
+
+
+def _closed(feeds: Sequence[Array]) -> list[Array]:
+    raise EngineError("the engine", "was closed", "load the artifact again")
 
 
 def open_engine(
@@ -76,6 +91,8 @@ def open_engine(
     """
     if signature is not None:
         raise UnknownNameError("--signature", signature, ["none: an ONNX file has no signatures"])
+    if delegate.kind != "cpu":
+        raise EngineError(f"--delegate {delegate}", "is not available for ONNX artifacts", "use cpu")
     runtime = import_engine(path)
     refusals = _refusals(runtime)
     try:
@@ -93,7 +110,14 @@ def open_engine(
     inputs = tuple(_spec(path, node, known) for node in sources)
     outputs = tuple(_spec(path, node, known) for node in targets)
     run = _call(session, (inputs, outputs), path, refusals)
-    return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run)
+    execution = Execution(str(delegate), str(delegate), f"CPU, {_threads(delegate)}")
+    return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run, execution)
+
+
+def _threads(delegate: Delegate) -> str:
+    if delegate.threads is None:
+        return "a thread per core"
+    return f"{delegate.threads} thread{'s' if delegate.threads > 1 else ''}"
 
 
 def import_engine(path: object) -> Any:

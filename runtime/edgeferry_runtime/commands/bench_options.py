@@ -1,0 +1,62 @@
+"""The options of every command that measures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from edgeferry_runtime.durations import parse_duration
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def read_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read an option such as ``30s``, ``5m`` or ``1h`` as seconds."""
+    return None if value is None else parse_duration(value, param.opts[0])
+
+
+RUNS = (
+    click.option("--num-runs", type=int, default=50, show_default=True, help="Runs to measure at least."),
+    click.option("--warmup-runs", type=int, default=10, show_default=True, help="Runs before them that do not count."),
+    click.option("--min-secs", type=float, default=1.0, show_default=True, help="Seconds to measure at least."),
+    click.option("--max-secs", type=float, default=150.0, show_default=True, help="Seconds after which to stop."),
+    click.option(
+        "--max-warmup-secs",
+        type=float,
+        default=10.0,
+        show_default=True,
+        help="Seconds to warm up at most until runs are steady; 0 makes exactly --warmup-runs.",
+    ),
+)
+HEAT = (
+    click.option(
+        "--sustained",
+        "sustained_secs",
+        default="0s",
+        callback=read_duration,
+        metavar="DURATION",
+        help="Go on for so long (30s, 5m, 1h), and show how latency drifts as the machine heats.",
+    ),
+    click.option("--cool-to", type=float, metavar="CELSIUS", help="Wait until the machine is so cool before."),
+    click.option(
+        "--max-cool-secs", type=float, default=600.0, show_default=True, help="Seconds to wait for it at most."
+    ),
+)
+
+
+def run_options(command: Command) -> Command:
+    """Add how often and how long to run."""
+    return _with(command, RUNS)
+
+
+def heat_options(command: Command) -> Command:
+    """Add ``--sustained`` and what belongs to ``--cool-to``."""
+    return _with(command, HEAT)
+
+
+def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command

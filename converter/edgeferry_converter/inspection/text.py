@@ -138,4 +138,4 @@ def _remarks(found: Inspection) -> Iterator[str]:
         text = " ".join(str(value).split())
         yield f"{key}: {text}"[:WIDTH]
     for note in found.notes:
-        yield f"note: {note}"
+        yield fill(f"note: {note}", WIDTH)

@@ -38,6 +38,7 @@ class Proof:
         float_sha256: Its hash, under which it was kept; empty where nothing was quantized.
         tools: Versions of the engine and the quantizer.
         layers: How many layers with weights store them as what.
+        rounding: How many layers with integer weights were rounded how, where that is not ``nearest`` alone.
         calibration: The calibration set's hash and number of samples, and the method; empty where there was none.
         warnings: What was seen of the calibration set that need not be right.
         batch: The distance of each output on several samples at once; None where the batch is fixed.
@@ -54,6 +55,7 @@ class Proof:
     float_sha256: str = ""
     tools: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, int] = field(default_factory=dict)
+    rounding: Mapping[str, int] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     batch: tuple[OutputError, ...] | None = None
@@ -138,6 +140,8 @@ def _report(proof: Proof, source: Source, seed: int) -> dict[str, Any]:
         report["float_sha256"] = proof.float_sha256
     if proof.layers:
         report["layers"] = dict(proof.layers)
+    if proof.rounding:
+        report["rounding"] = dict(proof.rounding)
     if proof.calibration:
         report["calibration"] = dict(proof.calibration)
     if proof.warnings:

@@ -159,6 +159,9 @@ def _check_way(spec: SourceSpec, found: str, recipe: Recipe) -> None:
         static = (override for override in recipe.override if override.precision in support.STATIC)
         subject = f"--quantize {recipe.quantize}"
         raise UsageError(subject if recipe.quantize in support.STATIC else next(static, subject), reason, fix)
+    if recipe.rounding != Recipe.rounding and recipe.calibrate is None:
+        reason = "rounds by what each layer is fed, and there is no data to take it from"
+        raise UsageError(f"--rounding {recipe.rounding}", reason, "give --calibrate DATA with typical samples")
     if recipe.calibration != Recipe.calibration and not needs_ranges(recipe):
         reason = f"chooses ranges of activations, and --quantize {recipe.quantize} has none"
         raise UsageError(f"--calibration {recipe.calibration}", reason, "leave it out, or use --quantize int8")
@@ -187,6 +190,7 @@ def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
             float_bytes=artifact_size(float_file),
             tools={**proof.tools, **outcome.tools},
             layers=outcome.layers,
+            rounding=outcome.rounding,
             calibration=_describe(shown, method),
             warnings=(*warnings, *seen),
         )
@@ -244,7 +248,8 @@ def _make_artifact(
         source.lower(recipe.to, lowered)
     if not quantized:
         return artifact, artifact, Outcome({}), {}
-    with _step(progress, f"quantize to {recipe.quantize}"):
+    way_of_rounding = f", weights by {recipe.rounding}" if recipe.rounding != Recipe.rounding else ""
+    with _step(progress, f"quantize to {recipe.quantize}{way_of_rounding}"):
         samples = {key: one.calibration for key, one in way.shown.items() if one.calibration is not None}
         job = Job(
             lowered,
@@ -258,6 +263,7 @@ def _make_artifact(
             overrides=recipe.override,
             aeq_recipe=recipe.aeq_recipe,
             calibration=recipe.calibration,
+            rounding=recipe.rounding,
             signatures={key: found for key, found in samples.items() if key != ONLY},
         )
         if recipe.calibration == AUTO:

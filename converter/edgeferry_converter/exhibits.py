@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edgeferry_converter.data import ONLY, Data, Samples, random_samples
 from edgeferry_converter.quantize import support, tflite_recipe
+from edgeferry_converter.quantize.rounding import GPTQ
 from edgeferry_converter.recipe import Recipe
 from edgeferry_converter.signature_data import by_signature
 from edgeferry_converter.sources import Entry, Source
@@ -46,7 +47,7 @@ def gather(plan: ConversionPlan, source: Source) -> Shown:
     """
     entries: Mapping[str, Entry] = source.signatures or {ONLY: source}
     probe, calibration = (_bind(data, source) for data in (plan.probe, plan.calibration))
-    if plan.calibration is None or not needs_ranges(plan.recipe):
+    if plan.calibration is None or not needs_samples(plan.recipe):
         ranges: Mapping[str, Samples] = {}
     else:
         ranges = calibration
@@ -60,6 +61,11 @@ def needs_ranges(recipe: Recipe) -> bool:
     if recipe.aeq_recipe is not None:
         return tflite_recipe.needs_ranges(tflite_recipe.read(recipe.aeq_recipe))
     return support.needs_ranges(recipe.quantize, recipe.override)
+
+
+def needs_samples(recipe: Recipe) -> bool:
+    """Tell whether quantization runs the float model on samples."""
+    return needs_ranges(recipe) or recipe.rounding == GPTQ
 
 
 def _bind(data: Data | None, source: Source) -> Mapping[str, Samples]:

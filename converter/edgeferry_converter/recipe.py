@@ -14,6 +14,7 @@ from typing import Any
 
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
+from edgeferry_converter.quantize.rounding import NEAREST, ROUNDINGS
 from edgeferry_converter.quantize.support import ACTIVATIONS, BLOCK_SIZES, IO_DTYPES
 from edgeferry_runtime import toml
 from edgeferry_runtime.errors import MissingFileError, UnknownNameError, UsageError
@@ -29,6 +30,7 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "io_dtype": IO_DTYPES,
     "activations": ACTIVATIONS,
     "calibration": (*METHODS, AUTO),
+    "rounding": ROUNDINGS,
 }
 PATHS = ("aeq_recipe", "calibrate", "weights", "custom_objects", "probe", "labels")
 LIMITS = {"max_abs": (0, math.inf), "min_cosine": (-1, 1), "min_snr_db": (-math.inf, math.inf), "min_top1": (0, 1)}
@@ -53,6 +55,8 @@ class Recipe:
         calibration: How ranges of activations are made of `calibrate`: ``min-max`` (true extremes),
             ``moving-average``, ``percentile``, ``mse``, ``entropy``, or ``auto``, which tries them all and keeps the
             one with the best outputs.
+        rounding: Of integer weights, on TFLite: ``nearest``, or ``gptq``, which takes what each layer is fed of
+            `calibrate` and lets weights make up for the errors of others; it corrects biases too.
         io_dtype: ``float32`` keeps float inputs and outputs; ``int8`` and ``uint8`` make them integers (with
             ``int8`` only).
         activations: What ``int8`` stores activations in on ONNX: ``int8`` (S8S8) or ``uint8`` (U8S8).
@@ -86,6 +90,7 @@ class Recipe:
     aeq_recipe: Path | None = None
     calibrate: Path | None = None
     calibration: str = "min-max"
+    rounding: str = NEAREST
     io_dtype: str = "float32"
     activations: str = "int8"
     weights: Path | None = None

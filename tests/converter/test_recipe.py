@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeferry_converter.overrides import Override
+from edgeferry_converter.quantize.rounding import ROUNDINGS
 from edgeferry_converter.quantize.support import ACTIVATIONS, BLOCK_SIZES, IO_DTYPES
 from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
 from edgeferry_runtime import toml
@@ -38,6 +39,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         io_dtype=draw(st.sampled_from(IO_DTYPES)),
         activations=draw(st.sampled_from(ACTIVATIONS)),
         calibrate=draw(PATHS),
+        rounding=draw(st.sampled_from(ROUNDINGS)),
         weights=draw(PATHS),
         probe=draw(PATHS),
         labels=draw(PATHS),
@@ -67,7 +69,7 @@ def test_a_recipe_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory
     assert read.to_toml(file.parent) == recipe.to_toml(file.parent)
     for key in ("to", "quantize", "io_dtype", "name", "samples", "seed", "preprocess", "tolerance", "shape"):
         assert getattr(read, key) == getattr(recipe, key)
-    for key in ("block_size", "activations", "override"):
+    for key in ("block_size", "activations", "rounding", "override"):
         assert getattr(read, key) == getattr(recipe, key)
 
 

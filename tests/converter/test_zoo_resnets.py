@@ -1,8 +1,9 @@
-"""The CIFAR networks of others in int8: how often they choose the class that their float source chooses."""
+"""The CIFAR networks of others with int8 weights: how often they choose the class that their float source chooses."""
 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeferry_converter import convert
-from edgeferry_runtime import load
+from edgeferry_runtime import Bundle, load
 from edgeferry_runtime.tensors import Array
 
 pytestmark = [pytest.mark.zoo, pytest.mark.slow]
@@ -34,15 +35,43 @@ def classes(path: Path, pictures: Array) -> Array:
         return np.array([np.argmax(model(picture[np.newaxis])) for picture in pictures])
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet44"])
-def test_int8_chooses_as_its_float_source(name: str, zoo: Path, zoo_data: ModuleType, tmp_path: Path) -> None:
-    """Four sets of 500 crops, and calibration on others. 97.6 % and 97.3 % are what int8 reaches, and no more."""
-    np.save(tmp_path / "x.npy", zoo_data.cifar(zoo, 256, seed=2))
+@dataclass(frozen=True)
+class Network:
+    """A network as float artifact, what it is calibrated with, four sets of 500 other crops, and their classes."""
+
+    name: str
+    artifact: Path
+    calibrate: Path
+    sets: list[Array]
+    classes: list[Array]
+
+    def agreements(self, made: Bundle) -> list[float]:
+        found = [float(np.mean(classes(made.path, x) == y)) for x, y in zip(self.sets, self.classes, strict=True)]
+        print(f"{self.name}: {', '.join(f'{agreement:.1%}' for agreement in found)} of 500")
+        return found
+
+
+@pytest.fixture(scope="module", params=["resnet20", "resnet44"])
+def network(
+    request: pytest.FixtureRequest, zoo: Path, zoo_data: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Network:
+    folder, name = tmp_path_factory.mktemp(request.param), request.param
+    np.save(folder / "x.npy", zoo_data.cifar(zoo, 256, seed=2))
     source, weights = f"{HERE / 'resnet_cifar.py'}:{name}", next((zoo / WEIGHTS).glob(f"{name}*.th"))
-    whole = convert(source, tmp_path / "float", weights=weights, shape={"image": (1, 3, 32, 32)})
-    made = convert(whole.artifact, tmp_path / "int8", quantize="int8", calibrate=tmp_path / "x.npy")
+    whole = convert(source, folder / "float", weights=weights, shape={"image": (1, 3, 32, 32)})
     sets = [zoo_data.cifar(zoo, 500, seed) for seed in (1, 11, 12, 13)]
-    agreements = [float(np.mean(classes(whole.path, x) == classes(made.path, x))) for x in sets]
-    print(f"{name}: {', '.join(f'{agreement:.1%}' for agreement in agreements)} of 500")
+    return Network(name, whole.artifact, folder / "x.npy", sets, [classes(whole.path, x) for x in sets])
+
+
+def test_dynamic_and_gptq_choose_as_their_float_source(network: Network, tmp_path: Path) -> None:
+    """The bar of 98 % on every set is met by the recipe that the reference gives for it."""
+    made = convert(network.artifact, tmp_path / "b", quantize="dynamic", rounding="gptq", calibrate=network.calibrate)
+    assert min(network.agreements(made)) >= 0.98
+
+
+def test_int8_alone_falls_a_little_short(network: Network, tmp_path: Path) -> None:
+    """97.6 % and 97.3 % are what it reaches, and no more; the benchmarks' page says why."""
+    made = convert(network.artifact, tmp_path / "b", quantize="int8", calibrate=network.calibrate)
+    agreements = network.agreements(made)
     assert np.mean(agreements) >= 0.97
     assert min(agreements) >= 0.96

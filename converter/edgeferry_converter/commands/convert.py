@@ -16,6 +16,7 @@ from edgeferry_converter.commands.source_options import read_tables, source_opti
 from edgeferry_converter.conversion import Step, perform, plan
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
+from edgeferry_converter.quantize.rounding import ROUNDINGS
 from edgeferry_converter.quantize.support import ACTIVATIONS, IO_DTYPES
 from edgeferry_converter.quiet import loud
 from edgeferry_converter.recipe import FORMATS, PRECISIONS, Recipe
@@ -41,6 +42,7 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--override", multiple=True, metavar="LAYER=PRECISION", help="Other precision of layers; * is any text.")
 @click.option("--calibrate", metavar="DATA", type=click.Path(path_type=Path), help="Typical samples, for int8.")
 @click.option("--calibration", metavar="|".join((*METHODS, AUTO)), help="How ranges are found. [default: min-max]")
+@click.option("--rounding", metavar="|".join(ROUNDINGS), help="Of weights, for TFLite. [default: nearest]")
 @click.option("--io-dtype", metavar="|".join(IO_DTYPES), help="Inputs and outputs of int8. [default: float32]")
 @click.option("--activations", metavar="|".join(ACTIVATIONS), help="Of int8 on ONNX. [default: int8]")
 @click.option("--signature", multiple=True, metavar="NAME", help="Of a SavedModel or .tflite. [default: all]")
@@ -125,6 +127,9 @@ def _report(bundle: Bundle) -> None:
     if "layers" in manifest.verification:
         stored = ", ".join(f"{count} {kind}" for kind, count in manifest.verification["layers"].items())
         click.echo(f"layers with weights: {stored}")
+    if "rounding" in manifest.verification:
+        counts = ", ".join(f"{count} by {way}" for way, count in manifest.verification["rounding"].items())
+        click.echo(f"layers with integer weights, rounded: {counts}")
     if "tried" in manifest.verification.get("calibration", {}):
         click.echo(f"calibrated by {_tried(manifest.verification['calibration'])}")
     for note in _notes(manifest.verification):

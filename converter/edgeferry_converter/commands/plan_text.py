@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgeferry_converter.conversion import ConversionPlan
+from edgeferry_converter.recipe import Recipe
 
 
 def plan_dict(plan: ConversionPlan) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def steps(plan: ConversionPlan) -> list[str]:
     quantize = f"quantize to {recipe.quantize}, inputs and outputs {recipe.io_dtype}"
     if recipe.calibrate:
         quantize += f", calibrated by {recipe.calibration} on {recipe.calibrate}"
+    quantize += f", weights rounded by {recipe.rounding}" if recipe.rounding != Recipe.rounding else ""
     quantize += "".join(f", {o.layer or o.operator} as {o.precision}" for o in recipe.override)
     return [
         f"open {plan.spec} ({plan.format})",

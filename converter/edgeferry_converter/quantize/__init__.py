@@ -9,6 +9,7 @@ from pathlib import Path
 from edgeferry_converter.data import Samples
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.observer import Statistics
+from edgeferry_converter.quantize.rounding import NEAREST
 from edgeferry_converter.quantize.support import STATIC
 
 
@@ -28,6 +29,7 @@ class Job:
         overrides: Layers of another precision.
         aeq_recipe: A recipe file of ai-edge-quantizer that says it all, instead.
         calibration: The method that makes ranges of what was seen, one of `calibration.methods.METHODS`.
+        rounding: Of integer weights, one of `rounding.ROUNDINGS`; ``gptq`` needs samples too.
         signatures: Samples by the name of the signature, where there are several; then `samples` is None.
         statistics: What a pass over the samples has seen; without it `quantize` makes the pass.
     """
@@ -43,6 +45,7 @@ class Job:
     overrides: tuple[Override, ...] = ()
     aeq_recipe: Path | None = None
     calibration: str = "min-max"
+    rounding: str = NEAREST
     signatures: Mapping[str, Samples] = field(default_factory=dict)
     statistics: Statistics | None = None
 
@@ -82,10 +85,12 @@ class Outcome:
     Attributes:
         tools: Versions of the packages that did it.
         layers: How many layers with weights store them as what: ``int4``, ``int8``, ``float16`` or ``float32``.
+        rounding: How many layers with integer weights were rounded how, where that is not ``nearest`` alone.
     """
 
     tools: Mapping[str, str]
     layers: Mapping[str, int] = field(default_factory=dict)
+    rounding: Mapping[str, int] = field(default_factory=dict)
 
 
 def quantize(to: str, job: Job) -> Outcome:

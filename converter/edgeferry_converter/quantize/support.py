@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edgeferry_converter.overrides import Override
+from edgeferry_converter.quantize.rounding import NEAREST
 from edgeferry_runtime.errors import UsageError
 from edgeferry_runtime.numerics import TOLERANCES
 
@@ -58,6 +59,8 @@ class _Asked(Protocol):
     def io_dtype(self) -> str: ...
     @property
     def activations(self) -> str: ...
+    @property
+    def rounding(self) -> str: ...
     @property
     def override(self) -> Sequence[Override]: ...
     @property
@@ -130,6 +133,8 @@ def check(recipe: _Asked) -> None:
         raise UsageError(found.subject, found.reason, found.fix)
     if recipe.aeq_recipe is not None:
         _check_aeq(recipe)
+    if recipe.rounding != NEAREST:
+        _check_rounding(recipe)
     for override in recipe.override:
         _check_override(recipe, override)
 
@@ -141,10 +146,24 @@ def _check_aeq(recipe: _Asked) -> None:
     if recipe.quantize == "none":
         reason = "quantizes, and --quantize none tells no tolerance for that"
         raise UsageError(recipe.aeq_recipe, reason, "name the coarsest precision in it with --quantize")
-    for key, default in (("override", ()), ("block_size", 0), ("io_dtype", "float32")):
+    for key, default in (("override", ()), ("block_size", 0), ("io_dtype", "float32"), ("rounding", NEAREST)):
         if getattr(recipe, key) != default:
             flag = "--" + key.replace("_", "-")
             raise UsageError(flag, f"cannot be combined with {recipe.aeq_recipe}", "write it into that file")
+
+
+def _check_rounding(recipe: _Asked) -> None:
+    """GPTQ is for weights of TFLite that are integers with a scale per channel."""
+    subject = f"--rounding {recipe.rounding}"
+    if recipe.to != "tflite":
+        raise UsageError(subject, "is for TFLite, and --to is onnx", "leave it out, or use --to tflite")
+    if recipe.block_size:
+        reason = f"is for weights with a scale per channel, and --block-size is {recipe.block_size}"
+        raise UsageError(subject, reason, "leave one of them out")
+    precisions = {recipe.quantize, *(override.precision for override in recipe.override)}
+    if precisions <= {"none", "fp16"}:
+        reason = f"rounds integer weights, and --quantize {recipe.quantize} has none"
+        raise UsageError(subject, reason, "leave it out, or use --quantize int8")
 
 
 def _check_override(recipe: _Asked, override: Override) -> None:

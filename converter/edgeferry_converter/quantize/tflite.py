@@ -15,9 +15,11 @@ from typing import Any
 
 from edgeferry_converter.quantize import Job, Outcome, tflite_recipe
 from edgeferry_converter.quantize.calibration.observer import Statistics
+from edgeferry_converter.quantize.rounding import GPTQ, NEAREST
 from edgeferry_converter.quantize.support import INT8_BELOW
 from edgeferry_converter.quantize.tflite_blocks import store_in_blocks
-from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe_signatures
+from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe_signatures, seen
+from edgeferry_converter.quantize.tflite_rounding import round_again
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.signature import pack
 from edgeferry_runtime.errors import ConversionError
@@ -46,18 +48,21 @@ def quantize_tflite(job: Job) -> Outcome:
     model = flatbuffers.read_model_from_bytearray(content)
     entries = tflite_recipe.build(job, model)
     blocks = {name for layer in tflite_recipe.stored_in_blocks(job, model) for name in layer.names}
-    ranges = calibrated_ranges(job, content) if tflite_recipe.needs_ranges(entries) else None
+    static = tflite_recipe.needs_ranges(entries)
+    statistics = seen(job, content) if static or job.rounding == GPTQ else Statistics()
+    ranges = calibrated_ranges(job, statistics) if static else None
     with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
         quantized = flatbuffers.read_model_from_bytearray(_run(content, entries, ranges))
     original = flatbuffers.read_model_from_bytearray(content)
     store_in_blocks(quantized, blocks, job.block_size)
     _refuse_untouched(job, quantized)
+    rounding = _round(job, original, quantized, statistics) if job.rounding == GPTQ else {}
     restore_borders(original, quantized)
     _check_borders(job, original, quantized)
     job.target.write_bytes(pack(quantized))
-    if not blocks:
+    if not blocks and job.rounding == NEAREST:
         tflite_recipe.write(entries, job.target.parent)
-    return Outcome({"ai-edge-quantizer": version("ai-edge-quantizer")}, stored_layers(quantized))
+    return Outcome({"ai-edge-quantizer": version("ai-edge-quantizer")}, stored_layers(quantized), rounding)
 
 
 def observe_tflite(job: Job) -> Statistics:
@@ -100,6 +105,14 @@ def _refuse_untouched(job: Job, quantized: Any) -> None:
     if below and job.aeq_recipe is None and not any(tensor.type == INT4 for tensor in _tensors(quantized)):
         reason = "has no fully connected layer, and nothing else becomes int4 by itself"
         raise ConversionError(job.subject, reason, f"use --quantize {below}, or override an operator, such as CONV_2D")
+
+
+def _round(job: Job, original: Any, quantized: Any, statistics: Statistics) -> dict[str, int]:
+    found = round_again(original, quantized, statistics.inputs)
+    if GPTQ not in found:
+        reason = "has no convolution and no fully connected layer whose integer weights are its own"
+        raise ConversionError(job.subject, reason, "leave --rounding out")
+    return found
 
 
 def stored_layers(model: Any) -> dict[str, int]:

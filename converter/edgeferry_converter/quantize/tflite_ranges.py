@@ -6,37 +6,49 @@ but real. Here every value counts, and one sample's activations at a time are in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from edgeferry_converter.data import Samples
 from edgeferry_converter.quantize import Job
 from edgeferry_converter.quantize.calibration.methods import WITHOUT_HISTOGRAM, ranges
 from edgeferry_converter.quantize.calibration.observer import Statistics, collect
+from edgeferry_converter.quantize.rounding import GPTQ
+from edgeferry_converter.quantize.tflite_rounding import Inputs
 from edgeferry_converter.quiet import foreign
+from edgeferry_converter.sources.tflite_edit import tree_of
 from edgeferry_runtime.tensors import Array
 
 FLOAT32 = 0
 
+Feeds = Samples | Sequence[Mapping[str, Array]]
+"""What a model is fed, sample by sample; how many there are is known."""
 Ranges = dict[str, dict[str, Any]]
 
 
-def calibrated_ranges(job: Job, content: bytes) -> Ranges:
-    """Return the range of every activation by the job's method, in the form that ai-edge-quantizer takes.
-
-    Returns:
-        For each tensor name the arrays ``min`` and ``max``, of as many dimensions as the tensor, each of size one.
+def seen(job: Job, content: bytes) -> Statistics:
+    """Return what a job's method needs of every activation: what it holds already, or else what a pass sees.
 
     Raises:
         DataError: If there are no samples.
         ConversionError: If the interpreter refuses the model.
     """
     histograms = job.calibration not in WITHOUT_HISTOGRAM
-    seen = job.statistics or observe_signatures(job, content, histograms=histograms)
+    return job.statistics or observe_signatures(job, content, histograms=histograms)
+
+
+def calibrated_ranges(job: Job, statistics: Statistics) -> Ranges:
+    """Return the range of every activation by the job's method, in the form that ai-edge-quantizer takes.
+
+    Returns:
+        For each tensor name the arrays ``min`` and ``max``, of as many dimensions as the tensor, each of size one.
+    """
+    tensors = statistics.tensors
     return {
-        name: {"min": _one(low, seen.tensors[name].dimensions), "max": _one(high, seen.tensors[name].dimensions)}
-        for name, (low, high) in ranges(seen, job.calibration, job.levels).items()
+        name: {"min": _one(low, tensors[name].dimensions), "max": _one(high, tensors[name].dimensions)}
+        for name, (low, high) in ranges(statistics, job.calibration, job.levels).items()
     }
 
 
@@ -45,18 +57,32 @@ def observe_signatures(job: Job, content: bytes, *, histograms: bool) -> Statist
 
     Every activation belongs to one signature, and a loop's to the first that ran it.
     """
-    feeds: Mapping[str, Iterable[Mapping[str, Array]]] = job.signatures or {"": job.samples or ()}
-    seen = [observe(job.subject, content, feeds[key], histograms=histograms, key=key or None) for key in feeds]
-    tensors = {name: observer for one in reversed(seen) for name, observer in one.tensors.items()}
-    return Statistics(histograms, sum(one.samples for one in seen), tensors)
+    feeds: Mapping[str, Feeds] = job.signatures or {"": job.samples or ()}
+    wanted = Wanted(histograms, job.rounding == GPTQ)
+    found = [observe(job.subject, content, feeds[key], wanted, key=key or None) for key in feeds]
+    tensors = {name: observer for one in reversed(found) for name, observer in one.tensors.items()}
+    inputs = {name: moments for one in found for name, moments in one.inputs.items()}
+    return Statistics(histograms, sum(one.samples for one in found), tensors, inputs)
+
+
+class Wanted(NamedTuple):
+    """What shall be kept beside the extremes of every activation.
+
+    Attributes:
+        histograms: What most calibration methods need.
+        inputs: What rounding by GPTQ needs.
+    """
+
+    histograms: bool = False
+    inputs: bool = False
 
 
 def observe(
     subject: object,
     content: bytes,
-    samples: Iterable[Mapping[str, Array]],
+    samples: Feeds,
+    wanted: Wanted,
     *,
-    histograms: bool = False,
     key: str | None = None,
 ) -> Statistics:
     """Run a float model over all samples and keep what a calibration method needs of every activation.
@@ -65,7 +91,7 @@ def observe(
         subject: The model's file, for errors.
         content: A ``.tflite`` file whose tensor names are unique.
         samples: What the model is fed, by signature name (by tensor name where there is no signature).
-        histograms: Whether histograms are kept.
+        wanted: What is kept of them.
         key: The signature to run; None takes the primary one.
 
     Raises:
@@ -73,7 +99,9 @@ def observe(
         ConversionError: If the interpreter refuses the model.
     """
     with foreign(subject, "the interpreter could not run it for calibration"):
-        return collect(_Runner(content, key).activations, samples, histograms)
+        runner = _Runner(content, key)
+        inputs = Inputs(tree_of(content), runner.subgraph, len(samples)) if wanted.inputs else None
+        return collect(runner.activations, samples, wanted.histograms, inputs)
 
 
 def _one(value: float, dimensions: int) -> Array:
@@ -110,6 +138,8 @@ class _Runner:
             keys = list(self._interpreter.get_signature_list())
             key = "serving_default" if "serving_default" in keys else next(iter(keys), None)
         self._signature = self._interpreter.get_signature_runner(key) if key else None
+        entered = {signature.signatureKey.decode(): signature.subgraphIndex for signature in model.signatureDefs or ()}
+        self.subgraph = int(entered[key]) if key else 0
 
     def activations(self, sample: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
         """Run one sample and yield the name and values of each float activation that was computed."""

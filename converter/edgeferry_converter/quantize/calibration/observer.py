@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
 from edgeferry_converter.quantize.calibration.histogram import Histogram
+from edgeferry_converter.quantize.rounding import Moments
 from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.tensors import Array
 
@@ -58,11 +60,13 @@ class Statistics:
         histograms: Whether histograms are kept: all methods but ``min-max`` and ``moving-average`` need them.
         samples: How many samples were seen.
         tensors: By the tensor's name; only those that took a finite value.
+        inputs: What layers were fed, by the name of their weights, where rounding needs it.
     """
 
     histograms: bool = False
     samples: int = 0
     tensors: dict[str, Observer] = field(default_factory=dict)
+    inputs: Mapping[str, Moments] = field(default_factory=dict)
 
     def observe(self, name: str, values: Array) -> None:
         """Take the values of one tensor in one sample."""
@@ -78,22 +82,39 @@ Activations = Callable[[Mapping[str, Array]], Iterable[tuple[str, Array]]]
 """Runs a float model on one sample and gives the name and values of each float activation."""
 
 
-def collect(activations: Activations, samples: Iterable[Mapping[str, Array]], histograms: bool) -> Statistics:
+class Keeper(Protocol):
+    """What keeps more of activations, for rounding."""
+
+    moments: dict[str, Moments]
+
+    def observe(self, name: str, values: Array) -> None:
+        """Take the values of one tensor in one sample."""
+
+
+def collect(
+    activations: Activations,
+    samples: Iterable[Mapping[str, Array]],
+    histograms: bool,
+    inputs: Keeper | None = None,
+) -> Statistics:
     """Run a float model over all samples and keep what a calibration method needs of every activation.
 
     Args:
         activations: Runs one sample.
         samples: What the model is fed, by input name.
         histograms: Whether histograms are kept.
+        inputs: Keeps what layers are fed, where that is wanted.
 
     Raises:
         DataError: If there are no samples.
     """
-    statistics = Statistics(histograms)
+    statistics = Statistics(histograms, inputs=inputs.moments if inputs else {})
     for sample in samples:
         statistics.samples += 1
         for name, values in activations(sample):
             statistics.observe(name, values)
+            if inputs:
+                inputs.observe(name, values)
     if not statistics.samples:
         raise DataError("--calibrate", "holds no samples", "give at least one")
     return statistics

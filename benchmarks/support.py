@@ -14,10 +14,12 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +65,11 @@ def speech(zoo: Path) -> Data:
     return {"input": sound, "state": state, "sr": np.full((SAMPLES,), 16000, np.int64)}
 
 
+def speech_at_16_khz(names: tuple[str, str]) -> Callable[[Path], Data]:
+    """Make the same where the sample rate is held."""
+    return lambda zoo: dict(zip(names, list(speech(zoo).values())[:2], strict=True))
+
+
 def nothing(zoo: Path) -> Data:
     """Give no data: the source cannot be opened, and that is what the page says."""
     return None
@@ -78,6 +85,7 @@ class Model:
         data: Makes typical inputs.
         fed: What these are, in words.
         factory: A function of ``resnet_cifar.py``.
+        options: What else the recipe says about the source.
     """
 
     name: str
@@ -85,6 +93,7 @@ class Model:
     data: Callable[[Path], Data]
     fed: str
     factory: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 TINY, FACES = "mlperf-tiny/benchmark/training", "face-classification-keras/trained_models"
@@ -129,6 +138,13 @@ ZOO = (
         "resnet44",
     ),
     Model("silero VAD, TorchScript", f"{SILERO}/silero_vad.jit", nothing, "nothing"),
+    Model(
+        "silero VAD at 16 kHz, TorchScript",
+        f"{SILERO}/silero_vad.jit",
+        speech_at_16_khz(("x", "state")),
+        RANDOM,
+        options={"submodule": "_model", "shape": {"x": (1, 576), "state": (2, 1, 128)}},
+    ),
     Model("BlazeFace weights alone, `.pth`", "blazeface-torch/blazeface.pth", nothing, "nothing"),
     Model("RFB-320 weights alone, `.pth`", "ultraface/models/pretrained/version-RFB-320.pth", nothing, "nothing"),
     Model("P-Net weights alone, `.pt`", "mtcnn-torch/data/pnet.pt", nothing, "nothing"),
@@ -150,6 +166,13 @@ ZOO = (
     Model("RFB-320 simplified, `.onnx`", f"{RFB}_simplified.onnx", DETECTOR, PHOTOS),
     Model("RFB-320 undecoded, `.onnx`", f"{RFB}_without_postprocessing.onnx", DETECTOR, PHOTOS),
     Model("silero VAD, `.onnx`", f"{SILERO}/silero_vad.onnx", speech, RANDOM),
+    Model(
+        "silero VAD at 16 kHz, `.onnx`",
+        f"{SILERO}/silero_vad.onnx",
+        speech_at_16_khz(("input", "state")),
+        RANDOM,
+        options={"constant": {"sr": 16000}, "shape": {"input": (1, 576), "state": (2, 1, 128)}},
+    ),
     Model("silero VAD 16k, `.onnx`", f"{SILERO}/silero_vad_16k_op15.onnx", speech, RANDOM),
     Model("silero VAD without If, `.onnx`", f"{SILERO}/silero_vad_op18_ifless.onnx", speech, RANDOM),
     Model(
@@ -244,9 +267,9 @@ class Trial:
 
     def __init__(self, zoo: Path, model: Model, folder: Path) -> None:
         """Write its data below `folder`."""
-        self.folder, self.source, self.weights = folder, str(zoo / model.path), None
+        self.folder, self.source, self.options = folder, str(zoo / model.path), dict(model.options)
         if model.factory:
-            self.source, self.weights = f"{TESTS / 'resnet_cifar.py'}:{model.factory}", zoo / model.path
+            self.source, self.options["weights"] = f"{TESTS / 'resnet_cifar.py'}:{model.factory}", zoo / model.path
         self.data = self._save(model.data(zoo))
         self.lowered: dict[str, Path | str] = {}
 
@@ -261,22 +284,22 @@ class Trial:
     def cell(self, to: str, quantize: str) -> Cell:
         """Convert, and say how far the outputs are from those of the source, or of its float artifact."""
         if quantize == "none":
-            return self._convert(self.source, to, quantize, self.weights)
+            return self._convert(self.source, to, quantize, self.options)
         if to not in self.lowered:
             self.lowered[to] = self.cell(to, "none").reason or self.folder / f"{to}-none" / f"model.{to}"
         lowered = self.lowered[to]
         return Cell(reason=lowered) if isinstance(lowered, str) else self._convert(str(lowered), to, quantize)
 
-    def _convert(self, source: str, to: str, quantize: str, weights: Path | None = None) -> Cell:
+    def _convert(self, source: str, to: str, quantize: str, options: Mapping[str, Any] = MappingProxyType({})) -> Cell:
         try:
             bundle = convert(
                 source,
                 self.folder / f"{to}-{quantize}",
                 to=to,
                 quantize=quantize,
-                weights=weights,
                 probe=self.data,
                 calibrate=self.data,
+                **options,
             )
         except EdgeferryError as error:
             return Cell(reason=_shorten(error.reason, source))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,8 +21,19 @@ from edgeferry_runtime.tensors import Array
 
 pytest.importorskip("ai_edge_quantizer")
 
-MODELS = Path(__file__).parent / "models"
+HERE = Path(__file__).parent
+MODELS = HERE / "models"
 FLOAT, DATA = MODELS / "digits.tflite", MODELS / "digits.npz"
+
+
+@pytest.fixture(scope="module")
+def planted() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("planted", HERE / "planted.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def answers(path: Path) -> dict[str, Array]:
@@ -162,6 +174,43 @@ def test_what_it_is_not_for_is_refused(changes: dict[str, object], reason: str, 
     options = {"quantize": "dynamic", "calibrate": DATA, "rounding": "gptq", **changes}
     with pytest.raises(UsageError, match=reason):
         convert(source, tmp_path / "b", **options)
+
+
+@pytest.mark.parametrize("precision", ["dynamic", "int8"])
+def test_a_bias_that_others_read_too_becomes_the_layers_own(
+    precision: str, planted: ModuleType, tmp_path: Path
+) -> None:
+    """Keras stores the zeros of depthwise convolutions of one size once."""
+    net = planted.Tflite()
+    x, random = net.tensor("x", (1, 16)), np.random.default_rng(0)
+    zeros = net.tensor("zeros", (16,), np.zeros(16, np.float32))
+    for name in ("a", "b"):
+        weights = net.tensor(f"{name}/w", (16, 16), random.standard_normal((16, 16)).astype(np.float32))
+        x = net.operator("FULLY_CONNECTED", (x, weights, zeros), net.tensor(name, (1, 16)))
+    (tmp_path / "net.tflite").write_bytes(net.file((0,), (x,)))
+    np.save(tmp_path / "x.npy", planted.samples() + 1)
+    options = {"quantize": precision, "calibrate": tmp_path / "x.npy", "rounding": "gptq"}
+    bundle = convert(tmp_path / "net.tflite", tmp_path / "b", **options)
+    assert bundle.manifest.verification["rounding"] == {"gptq": 2}
+    tree = tree_of(bundle.artifact.read_bytes())
+    graph = tree.subgraphs[0]
+    biases = [graph.tensors[o.inputs[2]] for o in graph.operators if len(o.inputs) == 3]
+    assert len({bias.buffer for bias in biases}) == 2
+    assert all(np.any(tree.buffers[bias.buffer].data) for bias in biases), "each takes its layer's mean error"
+
+
+def test_a_dead_channel_stays_what_it_is(planted: ModuleType, tmp_path: Path) -> None:
+    """Its scale is so small that no 32-bit bias is large enough."""
+    (tmp_path / "dead.tflite").write_bytes(planted.dead())
+    np.save(tmp_path / "x.npy", planted.samples())
+    noises = []
+    for rounding in ("nearest", "gptq"):
+        target = tmp_path / f"{rounding}.tflite"
+        samples = open_data(tmp_path / "x.npy").bind(load(tmp_path / "dead.tflite").inputs)
+        quantize("tflite", Job(tmp_path / "dead.tflite", target, "int8", samples=samples, rounding=rounding))
+        with load(target) as model, load(tmp_path / "dead.tflite") as whole:
+            noises.append(np.mean([(model(x[None]) - whole(x[None])) ** 2 for x in planted.samples()]))
+    assert noises[1] < 1.1 * noises[0]
 
 
 def test_weights_that_two_operators_share_are_left(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,6 +25,7 @@ SAME = 0
 FLOAT32, INT32, INT64, INT8, INT4 = 0, 2, 4, 9, 17
 LARGEST = {INT8: 127, INT4: 7}
 STORED = {FLOAT32: np.float32, INT32: np.int32, INT64: np.int64}
+LARGEST_BIAS = {INT32: 2**31 - 1, INT64: 2**62}
 
 FEWEST, PER_WEIGHT = 2048, 8
 """Inputs of a layer that are enough: so many, or so many for each weight of a channel; a sample gives one at least."""
@@ -40,7 +42,7 @@ class Layer:
         source: The name of its input.
         weight: The name of its weights.
         values: The weights, as they are stored.
-        bias: Its bias of [channels], where it has one that no other operator reads.
+        bias: Its bias of [channels], where it has a constant one.
         options: As the schema has them.
         groups: How many parts of the input's channels have weights of their own.
     """
@@ -121,8 +123,8 @@ def layers(model: Any, subgraph: int) -> Iterator[Layer]:
         if values is None or uses[weight.buffer] > 1 or source.type != FLOAT32:
             continue
         groups = _groups(kind, source, values)
-        own = None if bias is None or uses[bias.buffer] > 1 else _constant(model, bias)
-        layer = Layer(kind, source.name.decode(), weight.name.decode(), values, own, operator.builtinOptions, groups)
+        added = None if bias is None else _constant(model, bias)
+        layer = Layer(kind, source.name.decode(), weight.name.decode(), values, added, operator.builtinOptions, groups)
         if layer.rows.shape[2] <= DEEPEST:
             yield layer
 
@@ -204,14 +206,14 @@ def round_again(original: Any, quantized: Any, moments: Mapping[str, Moments]) -
             if weight.type not in LARGEST or not _length(quantized, weight):
                 continue
             layer, seen = known.get(weight.name.decode()), moments.get(weight.name.decode())
-            alone = uses[weight.buffer] == 1 and (bias is None or uses[bias.buffer] == 1)
-            if layer is None or seen is None or not alone or weight.quantization.scale is None:
+            if layer is None or seen is None or uses[weight.buffer] > 1 or weight.quantization.scale is None:
                 done[NEAREST] += 1
                 continue
             done[GPTQ] += 1
             error = _store(quantized, layer, weight, seen)
-            if bias is not None and layer.bias is not None:
-                _correct(quantized, bias, layer.bias + error)
+            if layer.bias is not None:
+                own = bias if uses[bias.buffer] == 1 else _own_bias(quantized, graph, operator)
+                _correct(quantized, own, layer.bias + error)
     return dict(sorted(done.items()))
 
 
@@ -232,9 +234,20 @@ def _store(model: Any, layer: Layer, weight: Any, seen: Moments) -> Array:
     return error
 
 
+def _own_bias(model: Any, graph: Any, operator: Any) -> Any:
+    """Give an operator a copy of its bias, which others read too: zeros are often stored once."""
+    bias, buffer = copy(graph.tensors[operator.inputs[2]]), copy(model.buffers[0])
+    model.buffers.append(buffer)
+    bias.buffer = len(model.buffers) - 1
+    graph.tensors.append(bias)
+    operator.inputs = [*operator.inputs[:2], len(graph.tensors) - 1]
+    return bias
+
+
 def _correct(model: Any, bias: Any, values: Array) -> None:
-    """Store a layer's bias anew, in steps of its scale where it has one."""
+    """Store a layer's bias anew, in steps of its scale where it has one; a dead channel's are too small for it."""
     if bias.type != FLOAT32:
-        values = np.rint(values / bias.quantization.scale)
+        limit = LARGEST_BIAS[bias.type]
+        values = np.clip(np.rint(values / bias.quantization.scale), -limit, limit)
     content = values.astype(STORED[bias.type]).tobytes()
     model.buffers[bias.buffer].data = np.frombuffer(content, np.uint8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,15 @@ def test_the_mean_error_is_left_to_the_bias() -> None:
 def test_what_a_layer_is_never_fed_is_rounded_to_the_nearest() -> None:
     weights = np.array([[[0.4, -1.6, 300.0]]])
     assert round_weights(weights, np.zeros((1, 3, 3)), 127).tolist() == [[[0, -2, 127]]]
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan, -3.4e38])
+def test_inputs_that_stand_for_infinity_are_told(value: float) -> None:
+    rows = correlated(10, 4)
+    assert moments_of(rows).finite
+    rows[3, 0, 2] = value
+    assert not moments_of(rows).finite
+    assert not Moments.empty(1, 4).finite
 
 
 def test_moments_do_not_depend_on_how_inputs_come() -> None:

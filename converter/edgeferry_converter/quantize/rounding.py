@@ -58,9 +58,16 @@ class Moments:
             return
         rows = np.ascontiguousarray(np.concatenate(self.waiting).transpose(1, 0, 2))
         self.waiting.clear()
-        self.sums += rows.sum(1, dtype=np.float64)
-        self.products += rows.transpose(0, 2, 1) @ rows
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.sums += rows.sum(1, dtype=np.float64)
+            self.products += rows.transpose(0, 2, 1) @ rows
         self.rows += rows.shape[1]
+
+    @property
+    def finite(self) -> bool:
+        """Whether there were inputs, and none that is infinite or stands for it, as a mask's do."""
+        self._flush()
+        return self.rows > 0 and bool(np.isfinite(self.products).all())
 
     @property
     def mean(self) -> Array:

@@ -179,7 +179,9 @@ class Inputs:
         """Take the values of one tensor in one sample."""
         for layer in self._layers.get(name, ()):
             groups, _, depth = layer.rows.shape
-            moments = self.moments.setdefault(layer.weight, Moments.empty(groups, depth))
+            if layer.weight not in self.moments:
+                self.moments[layer.weight] = Moments.empty(groups, depth)
+            moments = self.moments[layer.weight]
             most = max(FEWEST, PER_WEIGHT * depth) // self._samples
             moments.add(layer.inputs(values, max(most, 1), moments.samples))
 
@@ -206,7 +208,8 @@ def round_again(original: Any, quantized: Any, moments: Mapping[str, Moments]) -
             if weight.type not in LARGEST or not _length(quantized, weight):
                 continue
             layer, seen = known.get(weight.name.decode()), moments.get(weight.name.decode())
-            if layer is None or seen is None or uses[weight.buffer] > 1 or weight.quantization.scale is None:
+            alone = uses[weight.buffer] == 1 and weight.quantization.scale is not None
+            if layer is None or seen is None or not alone or not seen.finite:
                 done[NEAREST] += 1
                 continue
             done[GPTQ] += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from edgeferry_runtime.flatbuffer import map_file
@@ -40,6 +39,8 @@ def artifact_sha256(path: Path) -> str:
     Of one with companions it is that of the lines ``NAME``, a zero byte and the SHA-256 of the file: first the
     artifact's own, without its name, then one for each companion.
     """
+    import hashlib
+
     beside = companions(path)
     if not beside:
         return sha256_file(path)
@@ -49,6 +50,8 @@ def artifact_sha256(path: Path) -> str:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits."""
+    import hashlib
+
     with path.open("rb") as stream:
         digest = hashlib.sha256()
         while chunk := stream.read(1 << 20):

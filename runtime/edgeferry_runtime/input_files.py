@@ -46,6 +46,11 @@ def read_feeds(
     return feeds
 
 
+def has_pictures(texts: Sequence[str]) -> bool:
+    """Tell whether some of what a model is fed are pictures, by the names of the files."""
+    return any(text.lower().endswith(IMAGE_SUFFIXES) for text in texts)
+
+
 def stored(feeds: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
     """Quantize real values for the inputs that are quantized."""
     by_name = {spec.name: spec for spec in specs}
@@ -84,7 +89,9 @@ def _read(
     if preprocess is None:
         reason = "is a picture, and nothing says how pictures become this model's input"
         raise DataError(path, reason, "convert with a recipe that has [preprocess], or give an .npy")
-    pixels = read_image(path, preprocess)
+    from edgeferry_runtime.classification import whole
+
+    pixels = whole(read_image(path, preprocess), specs[key])
     return {key: _stored(pixels, specs[key]) if raw else pixels}
 
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeferry_runtime.engines import open_engine, parse_delegates
-from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.errors import EngineError, UsageError
 from edgeferry_runtime.model import Model, load
 from edgeferry_runtime.tensors import Array
 
@@ -19,21 +19,28 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+WORTH_SHARING_MIB = 8
+"""Of a smaller file, copies of the weights cost less than it takes to find out whether they can be shared."""
+
 
 class ModelPool:
     """Models of one file that threads call at the same time; each call takes one that is free, or waits for it.
 
     The file is verified once, and its weights are mapped once. On ONNX Runtime all of the pool is one session. On
-    LiteRT each model has an interpreter of its own: its arena, and the copy of float weights that XNNPACK packs for
-    its kernels, are there once per model.
+    LiteRT each model has an arena of its own. The copy of the weights that XNNPACK packs for its kernels is there once
+    for all where `sharing` says so, and else once per model. It is shared on Linux, on the CPU, for a file of 8 MiB or
+    more whose shapes are fixed, after a child process has got the interpreter's very answers in that way.
 
     Args:
         path: A bundle's folder, or a ``.tflite`` or ``.onnx`` file.
         size: How many calls at the same time; a good choice is the number of cores.
         delegate: Where each model executes; one thread each is what makes several worth while.
+        signature: Which of an artifact's signatures to run, as for `load`.
 
     Attributes:
         size: How many calls at the same time.
+        execution: What really executes each.
+        sharing: In words, whether the models share their weights, and why not.
         inputs: Name, shape, stored dtype and quantization of each input.
         outputs: The same of each output.
 
@@ -43,23 +50,20 @@ class ModelPool:
         EdgeferryError: What `load` raises.
     """
 
-    def __init__(self, path: str | os.PathLike[str], size: int, *, delegate: str = "cpu:1") -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], size: int, *, delegate: str = "cpu:1", signature: str | None = None
+    ) -> None:
         if size < 1:
             raise UsageError("ModelPool", f"has a size of {size}", "give at least 1")
-        first = load(path, delegate=delegate)
+        first = load(path, delegate=delegate, signature=signature)
         if first.stateful:
             first.close()
             raise UsageError(path, "keeps state from one call to the next", "load a model for each stream of its own")
         self.size = size
         self.inputs, self.outputs = first.inputs, first.outputs
-        self._models = [first]
+        self._models, self.sharing = _models(first, size)
+        self.execution = self._models[0].execution
         self._free: queue.SimpleQueue[Model] = queue.SimpleQueue()
-        try:
-            while len(self._models) < (1 if first.concurrent else size):
-                self._models.append(_twin(first))
-        except BaseException:
-            self.close()
-            raise
         for i in range(size):
             self._free.put(self._models[i % len(self._models)])
 
@@ -139,9 +143,52 @@ class ModelPool:
         self.close()
 
 
+def _models(first: Model, size: int) -> tuple[list[Model], str]:
+    """Return as many models of the first one's file as are needed, and say how they share their weights."""
+    if first.concurrent:
+        return [first], "one session runs all calls"
+    if size == 1:
+        return [first], "there is one model"
+    try:
+        _try_sharing(first)
+    except EngineError as error:
+        why = f"each model packs weights of its own: the file {error.reason}"
+    else:
+        return _shared(first, size), "the packed weights are there once"
+    models = [first]
+    try:
+        while len(models) < size:
+            models.append(_twin(first))
+    except BaseException:
+        for model in models:
+            model.close()
+        raise
+    return models, why
+
+
+def _try_sharing(first: Model) -> None:
+    size_mib = first.path.stat().st_size / 2**20
+    if size_mib < WORTH_SHARING_MIB:
+        raise EngineError(first.path, f"has {size_mib:.1f} MiB, too little to share", "load it for each thread")
+    from edgeferry_runtime.engines.litert_sharing import try_sharing
+
+    try_sharing(first.path, first._engine)
+
+
+def _shared(first: Model, size: int) -> list[Model]:
+    """Put models that share their weights in the place of the first one, whose memory has to go before."""
+    from edgeferry_runtime.engines.litert_shared import open_shared
+
+    delegate = parse_delegates(first.delegate)[0]
+    first.close()
+    engines = open_shared(first.path, first._engine, delegate, size)
+    return [Model(first.path, first.format, engine, first.manifest) for engine in engines]
+
+
 def _twin(model: Model) -> Model:
     """Load the file of a model, which is known to be sound, once more."""
-    engine = open_engine(model.format, model.path, parse_delegates(model.delegate), tried=True)
+    delegates = parse_delegates(model.delegate)
+    engine = open_engine(model.format, model.path, delegates, model.signature or None, tried=True)
     return Model(model.path, model.format, engine, model.manifest)
 
 

@@ -7,7 +7,6 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import IO
 
 CHATTER = (b"INFO:", b"VERBOSE:")
@@ -15,11 +14,11 @@ _ONE_AT_A_TIME = threading.RLock()
 """The file descriptor is one for the whole process: two threads that swapped it at once would lose it."""
 
 
-@dataclass
 class Said:
     """What was said; complete when the block has ended."""
 
-    text: str = ""
+    def __init__(self) -> None:
+        self.text = ""
 
 
 @contextlib.contextmanager

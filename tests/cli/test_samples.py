@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,9 @@ def test_camera_names_what_every_frame_shows(zoo: Path, tmp_path: Path) -> None:
     for i in range(5):
         (frames / f"{i}.bmp").symlink_to(zoo / "coral" / "cat.bmp")
     printed = run("camera.py", zoo / "coral" / "mobilenet_v2_1.0_224_quant.tflite", frames, home=tmp_path)
-    assert [line.split(" 0.")[0] for line in printed.splitlines()] == [f"{i}.bmp: Egyptian cat" for i in range(5)]
+    *named, rate = printed.splitlines()
+    assert [line.split(" 0.")[0] for line in named] == [f"{i}.bmp: Egyptian cat" for i in range(5)]
+    assert re.fullmatch(r"\d+ frames/s: [\d.]+ ms a frame; the engine alone takes [\d.]+ ms", rate)
 
 
 def test_no_sample_is_left_out_of_these_tests() -> None:

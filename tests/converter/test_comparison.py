@@ -259,3 +259,34 @@ def test_a_keras_source_stands_beside_its_artifact(keras_cnn: Path, keras_lowere
     found = verify(str(keras_cnn), str(keras_lowered[0]), Options(gates=Gates(max_abs_error=1e-4)))
     assert found.notes == ()
     found.check()
+
+
+def test_a_delegate_executes_artifacts_and_says_so(bundle: Bundle) -> None:
+    found = verify(ONNX, LITE, Options(delegate="cpu:2"))
+    assert [execution and execution.delegate for execution in found.executions] == ["cpu:2", "cpu:2"]
+    assert found.to_dict()["execution_b"]["processor"].endswith("2 threads")
+    found = verify(str(bundle.path), str(bundle.path), Options(delegate="npu,cpu:2"))
+    first, second = found.executions
+    assert first is None and second is not None
+    assert (second.delegate, len(second.fallbacks)) == ("cpu:2", 1)
+    assert found.samples == 3
+    assert "execution_a" not in found.to_dict()
+    assert verify(LITE, LITE).executions == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("b", "delegate", "said"),
+    [(LITE, "gpuu", "unknown name 'gpuu'"), ("factory", "gpu", "B is factory"), (LITE, "edgetpu", "edgetpu")],
+)
+def test_delegates_that_cannot_be(b: str, delegate: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def make(): ...")
+    with pytest.raises(EdgeferryError, match=said):
+        verify(LITE, f"{tmp_path / 'net.py'}:make" if b == "factory" else b, Options(delegate=delegate))
+
+
+def test_the_command_says_what_executed() -> None:
+    command = [sys.executable, "-m", "edgeferry_runtime", "verify", ONNX, LITE, "--delegate", "npu,cpu:2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "\nB: cpu:2: CPU, XNNPACK, 2 threads; 9 of 9 nodes" in done.stdout
+    assert "\nB: fell back from npu: " in done.stdout

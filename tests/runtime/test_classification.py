@@ -190,3 +190,26 @@ def test_models_of_others_name_the_cat(zoo: Path, name: str) -> None:
         assert cat.label == "Egyptian cat"
         assert cat.score == best[0].score
         assert model.classifier().preprocess.resize == model.inputs[0].shape[1:3]
+
+
+@BOTH
+def test_the_command_reads_the_metadata_of_a_bare_artifact(ferry, picture_model: Make, suffix: str, tmp_path) -> None:
+    picture = tmp_path / "red.png"
+    pytest.importorskip("PIL.Image").fromarray(np.tile(RED, (4, 5, 1))).save(picture)
+    code, out, err = ferry("run", picture_model(suffix, ending="softmax"), "--input", picture, "--top", 1)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1].split() == ["0", "1", "red"]
+    code, _, err = ferry("run", picture_model(suffix, preprocess=None), "--input", f"x={picture}")
+    assert code == 1
+    assert "nothing says how pictures become this model's input" in err
+
+
+@pytest.mark.zoo
+def test_the_command_names_a_picture_by_what_another_wrote_into_the_file(ferry, zoo: Path) -> None:
+    model, picture = zoo / "coral" / "mobilenet_v2_1.0_224_quant.tflite", zoo / "coral" / "cat.bmp"
+    code, out, _ = ferry("run", model, "--input", picture, "--top", 2)
+    assert code == 0
+    assert "Egyptian cat" in out
+    code, out, _ = ferry("run", model, "--input", picture, "--top", 1, "--raw")
+    assert code == 0
+    assert out.startswith("MobilenetV2/Predictions/Softmax  uint8[1x1001]")

@@ -13,6 +13,17 @@ import edgeferry_runtime
 
 PACKAGE = Path(edgeferry_runtime.__file__).parent
 FOREIGN = ("tensorflow", "torch", "onnx", "onnxruntime", "paramiko", "ai_edge_litert", "PIL", "numpy", "click")
+SLOW = {
+    "click",
+    "hashlib",
+    "importlib.metadata",
+    "json",
+    "numpy.typing",
+    "subprocess",
+    "tempfile",
+    "asyncio",
+    "zipfile",
+}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -30,6 +41,16 @@ def test_load_imports_numpy_and_no_framework() -> None:
     modules = loaded_by("from edgeferry_runtime import Bundle, Model, Profile, bench, load")
     assert "numpy" in modules
     assert modules.isdisjoint(set(FOREIGN) - {"numpy"})
+
+
+@pytest.mark.parametrize("suffix", ["tflite", "onnx"])
+def test_a_first_result_needs_nothing_that_takes_long_to_import(artifacts, suffix: str) -> None:
+    """What an engine imports itself does not count; an ONNX file keeps its quantization as JSON."""
+    engine = {"tflite": "ai_edge_litert.interpreter", "onnx": "onnxruntime"}[suffix]
+    path = str(artifacts[f"double.{suffix}"])
+    call = f"load({path!r})(numpy.ones((1, 4), numpy.float32))"
+    ours = loaded_by(f"import numpy; from edgeferry_runtime import load; {call}")
+    assert (ours - loaded_by(f"import numpy, {engine}")).isdisjoint(SLOW - ({"json"} if suffix == "onnx" else set()))
 
 
 @pytest.mark.parametrize("name", edgeferry_runtime.__all__)

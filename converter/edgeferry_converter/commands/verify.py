@@ -11,6 +11,7 @@ from edgeferry_converter.commands.source_options import read_tables, source_opti
 from edgeferry_converter.comparison import Comparison, Gates, Options
 from edgeferry_converter.comparison import verify as compare
 from edgeferry_converter.comparison.accuracy import METRICS, UNITS
+from edgeferry_runtime.commands.delegate_option import FORMS, execution_lines
 from edgeferry_runtime.commands.figures_text import figures_table
 from edgeferry_runtime.commands.output import emit, json_option
 
@@ -27,6 +28,9 @@ from edgeferry_runtime.commands.output import emit, json_option
 @click.option("--min-snr", type=float, help="Lowest signal-to-noise ratio that passes, in dB.")
 @source_options
 @click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
+@click.option(
+    "--delegate", metavar="DELEGATE[,...]", help=f"Where B executes, and A where it is another artifact: {FORMS}."
+)
 @click.option("--samples", type=click.IntRange(1, 100_000), default=32, show_default=True, help="Most to compare with.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of random samples.")
 @json_option
@@ -34,8 +38,8 @@ def verify(a: str, b: str, as_json: bool, **flags: Any) -> None:
     """Compare two models: any two of source, artifact and bundle.
 
     A is the reference. Both run on the same samples: those of --probe, else a bundle's own probe, else --data, else
-    seeded random ones. --data also measures the accuracy of both. Nothing is gated unless a limit is given; a gate that
-    fails ends with exit code 3.
+    seeded random ones. --data also measures the accuracy of both. With --delegate, one file given as A and as B is
+    its own reference, on the CPU. Nothing is gated unless a limit is given; a gate that fails ends with exit code 3.
     """
     gates = Gates(**{key: flags.pop(key) for key in ("max_drop", "max_abs_error", "min_snr")})
     found = compare(a, b, Options(gates=gates, **read_tables(flags), **flags))
@@ -55,5 +59,7 @@ def _text(found: Comparison) -> str:
             f"{accuracy.metric} of {accuracy.output!r} on {accuracy.samples} labelled samples: "
             f"A {accuracy.a:.4g}{unit}, B {accuracy.b:.4g}{unit}, a drop of {accuracy.drop:.3g} {lost}"
         )
+    for side, execution in zip("AB", found.executions, strict=True):
+        lines += [f"{side}: {line}" for line in execution_lines(execution)] if execution else []
     lines += [f"{'passed' if v.passed else 'FAILED'}: {v}" for v in found.verdicts]
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])

@@ -13,6 +13,7 @@ from edgeferry_converter.comparison.sides import Pairing, Place, Side, locate, o
 from edgeferry_converter.data import Data, open_data
 from edgeferry_converter.recipe import Recipe
 from edgeferry_converter.sources.options import HOMES
+from edgeferry_runtime.engines import parse_delegates
 from edgeferry_runtime.errors import UsageError
 
 __all__ = ["Accuracy", "Comparison", "Gates", "Options", "verify"]
@@ -41,6 +42,8 @@ class Options:
         samples: Most samples to compare with; `data` is always used whole for the metric.
         seed: Of random samples.
         signature: Which of several signatures is compared, of the sides that have any; None takes the primary one.
+        delegate: Where B executes, and A where it is another bundle or artifact; None is the CPU. One and the same
+            file is its own reference, on the CPU.
     """
 
     probe: Path | None = None
@@ -57,6 +60,7 @@ class Options:
     samples: int = 32
     seed: int = 0
     signature: str | None = None
+    delegate: str | None = None
 
 
 def verify(a: str, b: str, options: Options | None = None) -> Comparison:
@@ -78,8 +82,11 @@ def verify(a: str, b: str, options: Options | None = None) -> Comparison:
     options = options or Options()
     if options.gates.max_drop is not None and options.data is None:
         raise UsageError("--max-drop", "needs labelled data to measure accuracy on", "add --data FILE.npz")
+    if options.delegate is not None:
+        parse_delegates(options.delegate)
     first, second = locate(a, options.signature), locate(b, options.signature)
     _check_source_options(first, second, options)
+    first, second = _delegated(first, second, options.delegate)
     data = open_labelled(options.data) if options.data else None
     preprocess = first.preprocess or second.preprocess
     probe = open_data(options.probe, preprocess) if options.probe else None
@@ -87,6 +94,16 @@ def verify(a: str, b: str, options: Options | None = None) -> Comparison:
     left, right = (open_side(place, _recipe(place, options), shown) for place in (first, second))
     pairing = Pairing(pair("input", left.inputs, right.inputs), pair("output", left.outputs, right.outputs))
     return _compare((left, right), pairing, (probe, data), options)
+
+
+def _delegated(first: Place, second: Place, delegate: str | None) -> tuple[Place, Place]:
+    """Tell the sides that an engine executes where to do so."""
+    if delegate is None:
+        return first, second
+    if not second.artifact:
+        raise UsageError("--delegate", f"is for bundles and artifacts, and B is {second.format}", "leave it out")
+    other = first.artifact and Path(first.text).resolve() != Path(second.text).resolve()
+    return replace(first, delegate=delegate) if other else first, replace(second, delegate=delegate)
 
 
 def _compare(
@@ -98,7 +115,8 @@ def _compare(
     errors, count = differences(left, right, pairing, samples)
     accuracy = measure(sides, pairing, data, (options.metric, options.output)) if data else None
     notes = (*pairing.notes, *(() if options.signature else _others(sides)))
-    found = Comparison(left.name, right.name, origin, count, errors, accuracy, notes=notes)
+    executions = (left.execution, right.execution)
+    found = Comparison(left.name, right.name, origin, count, errors, accuracy, notes=notes, executions=executions)
     return replace(found, verdicts=options.gates.judge(errors, accuracy))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeferry_converter.comparison.accuracy import UNITS, Accuracy
+from edgeferry_runtime.engines import Execution
 from edgeferry_runtime.errors import GateError
 from edgeferry_runtime.numerics import OutputError
 
@@ -86,6 +87,7 @@ class Comparison:
         accuracy: What labelled data say.
         verdicts: The gates.
         notes: Which tensors were paired in spite of other names, and which signatures were not compared.
+        executions: What really executed A and B, where a delegate was asked for.
     """
 
     a: str
@@ -96,6 +98,7 @@ class Comparison:
     accuracy: Accuracy | None = None
     verdicts: tuple[Verdict, ...] = ()
     notes: tuple[str, ...] = ()
+    executions: tuple[Execution | None, Execution | None] = (None, None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -109,7 +112,7 @@ class Comparison:
             "accuracy": self.accuracy.to_dict() if self.accuracy else None,
             "gates": gates,
             "notes": list(self.notes),
-        }
+        } | {f"execution_{side}": found.to_dict() for side, found in zip("ab", self.executions, strict=True) if found}
 
     def check(self) -> None:
         """Refuse what a gate does not let pass.

@@ -11,7 +11,9 @@ from edgeferry_converter.recipe import Recipe
 from edgeferry_converter.sources import HINTED, SourceSpec, detect, open_source
 from edgeferry_converter.sources.options import with_options
 from edgeferry_runtime.bundle import Bundle, Probe, is_bundle
+from edgeferry_runtime.engines import Execution
 from edgeferry_runtime.errors import DataError
+from edgeferry_runtime.model import load
 from edgeferry_runtime.preprocess import Preprocess
 from edgeferry_runtime.tensors import Array, TensorSpec
 
@@ -28,12 +30,19 @@ class Place:
         format: Its format; ``bundle`` for a bundle.
         bundle: The bundle, if it is one.
         signature: Which of its signatures is meant; None takes the primary one.
+        delegate: Where a bundle or an artifact is to execute; None leaves that to what opens it.
     """
 
     text: str
     format: str
     bundle: Bundle | None = None
     signature: str | None = None
+    delegate: str | None = None
+
+    @property
+    def artifact(self) -> bool:
+        """Whether an engine executes it, and so a delegate can."""
+        return self.bundle is not None or self.format in ARTIFACTS
 
     @property
     def signed(self) -> bool:
@@ -67,6 +76,7 @@ class Side:
         run: Executes once, arrays by name in and out.
         probe: A bundle's golden inputs.
         signatures: The names of all its signatures, the one that runs in front, where there are several.
+        execution: What really executes it, where a delegate was asked for.
     """
 
     name: str
@@ -75,6 +85,7 @@ class Side:
     run: Callable[[Mapping[str, Array]], dict[str, Array]]
     probe: Probe | None = None
     signatures: tuple[str, ...] = ()
+    execution: Execution | None = None
 
 
 @dataclass(frozen=True)
@@ -122,16 +133,22 @@ def open_side(place: Place, recipe: Recipe, data: Data | None) -> Side:
     Raises:
         EdgeferryError: What `open_source` and `load` raise.
     """
-    if place.bundle:
-        model = place.bundle.load(signature=place.signature)
-        probe = place.bundle.probe(place.signature)
-        signatures = (model.signature, *(key for key in model.signatures if key != model.signature))
-        return Side(place.text, model.inputs, model.outputs, model.run, probe, signatures)
+    if place.bundle or place.delegate:
+        return _engine_side(place)
     spec = with_options(SourceSpec.parse(place.text, recipe.weights, recipe.shape), place.format, recipe)
     if place.format in HINTED and data:
         spec = replace(spec, hints=data.shapes())
     source = open_source(replace(spec, signature=(place.signature,) if place.signature else ()))
     return Side(place.text, source.inputs, source.outputs, source.run, signatures=tuple(source.signatures))
+
+
+def _engine_side(place: Place) -> Side:
+    """Load a bundle or an artifact into its engine."""
+    model = load(place.text, delegate=place.delegate or "cpu", signature=place.signature)
+    probe = place.bundle.probe(place.signature) if place.bundle else None
+    signatures = (model.signature, *(key for key in model.signatures if key != model.signature))
+    execution = model.execution if place.delegate else None
+    return Side(place.text, model.inputs, model.outputs, model.run, probe, signatures, execution)
 
 
 def pair(what: str, a: Sequence[TensorSpec], b: Sequence[TensorSpec]) -> dict[str, str]:

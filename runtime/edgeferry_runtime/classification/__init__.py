@@ -14,6 +14,7 @@ from edgeferry_runtime.bundle import LABELS
 from edgeferry_runtime.classification.scores import Scores, read_scores
 from edgeferry_runtime.classification.told import Told, read_told
 from edgeferry_runtime.errors import DataError, UsageError
+from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.preprocess import Preprocess, read_image
 from edgeferry_runtime.tensors import Array, TensorSpec
 
@@ -68,7 +69,7 @@ class Classifier:
             MissingFileError, MissingExtraError, DataError: What `read_image` raises.
         """
         shown = Path(image) if isinstance(image, (str, os.PathLike)) else image
-        return {self.picture.name: _whole(read_image(shown, self.preprocess), self.picture)}
+        return {self.picture.name: whole(read_image(shown, self.preprocess), self.picture)}
 
     def best(self, outputs: Mapping[str, Array], top: int) -> list[Prediction]:
         """Name the best classes of the model's answer; of equal ones, the lower number comes first.
@@ -110,18 +111,40 @@ def make_classifier(
     picture = _picture(model, known, told)
     output = _output(model, names, told)
     scores = _scores(model, output, logits)
-    return Classifier(model.path, picture, output, _sized(model, known, picture), names, scores)
+    return Classifier(model.path, picture, output, sized(model.path, known, picture), names, scores)
 
 
-def _sized(model: Model, preprocess: Preprocess, picture: TensorSpec) -> Preprocess:
-    """Make pictures as large as the input is."""
+def told_preprocess(path: Path, inputs: Sequence[TensorSpec]) -> Preprocess | None:
+    """Tell how a picture becomes the input of a bare artifact, where its own metadata says so.
+
+    Args:
+        path: A verified artifact.
+        inputs: The model's inputs.
+
+    Returns:
+        It resizes pictures to what the input is; None where the metadata does not tell.
+
+    Raises:
+        DataError: If the metadata tells another size than the input has.
+    """
+    told = read_told(path, check_artifact(path), inputs)
+    picture = next((spec for spec in inputs if spec.name == told.picture), None)
+    return sized(path, told.preprocess, picture) if told.preprocess and picture else None
+
+
+def sized(path: Path, preprocess: Preprocess, picture: TensorSpec) -> Preprocess:
+    """Make pictures as large as the input is.
+
+    Raises:
+        DataError: If they are told to be of another size.
+    """
     size = picture.shape[1:3] if preprocess.layout == "NHWC" else picture.shape[2:]
     height, width = preprocess.resize or size
     if any(given not in (wanted, -1) for given, wanted in zip(size, (height, width), strict=True)) or (
         height * width > MOST_PIXELS
     ):
         reason = f"is told to resize pictures to {height}x{width}, and takes {picture}"
-        raise DataError(model.path, reason, "give another: model.classifier(preprocess=...)")
+        raise DataError(path, reason, "give another: model.classifier(preprocess=...)")
     return replace(preprocess, resize=(height, width)) if min(height, width) > 0 else preprocess
 
 
@@ -169,8 +192,12 @@ def _scores(model: Model, output: TensorSpec, logits: bool | None) -> Scores:
     return found
 
 
-def _whole(values: Array, spec: TensorSpec) -> Array:
-    """Give an input of plain integers the whole numbers that it takes."""
+def whole(values: Array, spec: TensorSpec) -> Array:
+    """Give an input of plain integers the whole numbers that it takes.
+
+    Raises:
+        DataError: If they are none.
+    """
     if spec.quantization or np.dtype(spec.dtype).kind not in "iu":
         return values
     whole = values.astype(spec.dtype)

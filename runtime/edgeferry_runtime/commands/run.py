@@ -18,6 +18,7 @@ from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExists
 if TYPE_CHECKING:
     from edgeferry_runtime.bundle import Bundle
     from edgeferry_runtime.engines import Execution
+    from edgeferry_runtime.preprocess import Preprocess
     from edgeferry_runtime.tensors import Array, TensorSpec
 
 
@@ -114,12 +115,23 @@ def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None)
     from edgeferry_runtime.input_files import read_feeds, stored
 
     if asked.inputs:
-        return read_feeds(asked.inputs, specs, bundle.manifest.preprocess if bundle else None, raw=asked.raw)
+        return read_feeds(asked.inputs, specs, _preprocess(asked, specs, bundle), raw=asked.raw)
     if bundle is None:
         raise UsageError(asked.target, "is a bare artifact, which has no probe", "give --input FILE")
     say("no --input: running the first sample of the bundle's probe")
     probe = next(bundle.probe(asked.signature).feeds())
     return stored(probe, specs) if asked.raw else probe
+
+
+def _preprocess(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> Preprocess | None:
+    """Tell how pictures become inputs: as a bundle's recipe or a bare artifact's own metadata says."""
+    from edgeferry_runtime.input_files import has_pictures
+
+    if bundle or not has_pictures(asked.inputs):
+        return bundle.manifest.preprocess if bundle else None
+    from edgeferry_runtime.classification import told_preprocess
+
+    return told_preprocess(asked.target, specs)
 
 
 def _check_npz(path: Path) -> None:

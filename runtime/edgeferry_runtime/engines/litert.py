@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -42,8 +42,7 @@ UNDONE = "Restored original execution plan after delegate application failure."
 """What LiteRT adds to the reason of a delegate that fails."""
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(NamedTuple):
     """The interpreter that was found: the engine's name, who brings it, its class, and what loads its delegates."""
 
     name: str
@@ -212,12 +211,12 @@ def _execution(path: Path, delegate: Delegate, interpreter: Any, nodes: tuple[in
     cpu = f"CPU{', XNNPACK' if rest else ''}, {threads} thread{'s' if threads > 1 else ''}"
     share = delegated_share(interpreter, file_nodes, rest if delegate.kind == "cpu" else taken)
     if delegate.kind == "cpu":
-        return Execution(str(delegate), str(delegate), cpu, **vars(share))
+        return Execution(str(delegate), str(delegate), cpu, **share._asdict())
     if not taken:
         reason = f"takes none of the {file_nodes} nodes of {path.name}"
         raise PartialDelegationError(f"--delegate {delegate}", reason, "use another delegate, such as cpu")
     processor = library_name(delegate) + (f" and {cpu}" if share.left_behind else "")
-    return Execution(str(delegate), str(delegate), processor, **vars(share))
+    return Execution(str(delegate), str(delegate), processor, **share._asdict())
 
 
 def import_engine(path: Path) -> Package:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeferry_runtime.engines.execution import LeftBehind
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """What a delegate took of a graph's nodes; the attributes are those of `Execution`."""
 
     nodes_total: int

@@ -143,11 +143,17 @@ def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout
 
 
 def _culprit(path: str | os.PathLike[str], delegate: str) -> object:
-    return path if delegate.startswith("cpu") else f"{path} with --delegate {delegate}"
+    return path if _plain(delegate) else f"{path} with --delegate {delegate}"
 
 
 def _way_out(delegate: str) -> str:
-    return "do not use this file on this machine" if delegate.startswith("cpu") else "use another delegate, such as cpu"
+    return "do not use this file on this machine" if _plain(delegate) else "use another delegate, such as cpu"
+
+
+def _plain(delegate: str) -> bool:
+    from edgeferry_runtime.engines.delegate import parse_delegates
+
+    return parse_delegates(delegate)[0].is_plain_cpu
 
 
 def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
@@ -206,7 +212,7 @@ def child(path: str, delegate: str) -> int:
     from edgeferry_runtime.engines import parse_delegates
 
     delegates = parse_delegates(delegate)
-    if all(each.kind == "cpu" for each in delegates):
+    if all(each.is_plain_cpu for each in delegates):
         _limit_memory()
     import json
 

@@ -33,6 +33,6 @@ def check_target(path: Path, delegate: str = "cpu") -> Bundle | None:
         return bundle
     check_artifact(path)
     places = parse_delegates(delegate)
-    if len(places) > 1 or places[0].kind == "cpu":
+    if len(places) > 1 or places[0].is_plain_cpu:
         try_in_child(path, delegate=delegate)
     return None

@@ -128,6 +128,8 @@ def open_engine(path: Path, delegate: Delegate) -> LiteRTEngine | CompiledEngine
     with map_file(path) as data:
         file = read_tflite(data)
     check_edgetpu(path, delegate, file)
+    if delegate.kind == "cpu" and not delegate.is_plain_cpu:
+        raise EngineError(f"--delegate {delegate}", "is not available for TFLite artifacts", "use --delegate cpu")
     package = import_engine(path)
     if delegate.kind in ("gpu", "npu"):
         from edgeferry_runtime.engines.litert_compiled import open_compiled

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU and on its execution providers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
+from edgeferry_runtime.engines.onnx_placement import count_nodes, record
 from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
@@ -78,14 +79,10 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
         CorruptFileError: If the file's quantization metadata cannot be read.
         EngineError: If ONNX Runtime refuses the file.
     """
-    if delegate.kind != "cpu":
-        raise EngineError(f"--delegate {delegate}", "is not available for ONNX artifacts", "use cpu")
     runtime = import_engine(path)
     refusals = _refusals(runtime)
+    session, execution = _open_session(runtime, path, delegate, refusals)
     try:
-        with quiet_stderr():
-            options = _options(runtime, delegate)
-            session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
         quantized = session.get_modelmeta().custom_metadata_map.get(QUANTIZATION_KEY, "{}")
         sources, targets = (
             [Node(node.name, node.type, node.shape) for node in nodes]
@@ -97,8 +94,24 @@ def open_engine(path: Path, delegate: Delegate) -> OnnxRuntimeEngine:
     inputs = tuple(_spec(path, node, known) for node in sources)
     outputs = tuple(_spec(path, node, known) for node in targets)
     run = _call(session, (inputs, outputs), path, refusals)
-    execution = Execution(str(delegate), str(delegate), f"CPU, {_threads(delegate)}")
     return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run, execution)
+
+
+def _open_session(
+    runtime: Any, path: Path, delegate: Delegate, refusals: tuple[type[Exception], ...]
+) -> tuple[Any, Execution]:
+    if not delegate.is_plain_cpu:
+        from edgeferry_runtime.engines.onnx_accelerated import open_accelerated
+
+        return open_accelerated(runtime, path, delegate, refusals)
+    try:
+        with quiet_stderr():
+            options = record(_options(runtime, delegate))
+            session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
+        nodes = count_nodes(session)
+    except refusals as error:
+        raise refusal(path, error) from error
+    return session, Execution(str(delegate), str(delegate), f"CPU, {_threads(delegate)}", nodes)
 
 
 def _threads(delegate: Delegate) -> str:

@@ -151,7 +151,7 @@ def _load(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engi
 def _open(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engine, float]:
     places = parse_delegates(options.delegate)
     found = None
-    if len(places) == 1 and places[0].kind != "cpu":
+    if len(places) == 1 and not places[0].is_plain_cpu:
         try_in_child(artifact, delegate=options.delegate)
     elif len(places) > 1:
         engine = open_engine(format_name, artifact, places)

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgeferry_runtime.errors import (
     CorruptFileError,
@@ -38,8 +38,12 @@ from edgeferry_runtime.guard import child
 sys.exit(child(*sys.argv[1:]))
 """
 """The child's program. It does not import from the working folder, where the doubtful file may have brought company."""
-CHILD_MEMORY = 4 << 30
-"""Bytes of address space that a child may take at least; the machine's memory where that is more."""
+TIMEOUT_S = 120
+"""Seconds after which a child is ended."""
+CHILD_MEMORY = 3 << 29
+"""Bytes of memory of its own that a child may take: with the engine's code and a small file, it stays below 2 GB."""
+PER_FILE_BYTE, PER_CORE = 8, 16 << 20
+"""What it may take beside: for each byte of the file, whose weights are copied and packed, and for each core."""
 
 
 def check_artifact(path: str | os.PathLike[str]) -> str:
@@ -104,11 +108,12 @@ def _check_external(path: Path, entry: Mapping[str, str]) -> None:
     folder = path.parent.resolve()
     try:
         file = (folder / location).resolve()
+        found = file.is_file()
     except (OSError, ValueError, RuntimeError) as error:
-        raise CorruptFileError(path, f"keeps weights where no file can be ({error})", AGAIN) from error
+        raise CorruptFileError(path, f"keeps weights where no file can be ({str(error)[:200]})", AGAIN) from error
     if not location or not file.is_relative_to(folder):
-        raise CorruptFileError(path, f"keeps weights outside its folder, at {location!r}", "do not use this file")
-    if not file.is_file():
+        raise CorruptFileError(path, f"keeps weights outside its folder, at {location[:200]!r}", "do not use this file")
+    if not found:
         raise MissingFileError(file, f"holds weights of {path.name} and is missing", "copy it beside the model")
     for number in (offset, length):
         if number and not (number.isascii() and number.isdecimal() and len(number) < 20):
@@ -117,7 +122,7 @@ def _check_external(path: Path, entry: Mapping[str, str]) -> None:
         raise CorruptFileError(file, f"is shorter than {path.name} says", AGAIN)
 
 
-def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout_s: float = 120) -> None:
+def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout_s: float = TIMEOUT_S) -> None:
     """Load an artifact and run it once on zeros, in a child process that may die of it.
 
     Args:
@@ -136,10 +141,15 @@ def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        reason = f"did not load and run within {timeout_s:g} s"
-        raise EngineError(_culprit(path, delegate), reason, _way_out(delegate)) from None
+        refuse_late(path, delegate, timeout_s)
     if done.returncode:
-        _raise_for(path, done, delegate)
+        raise_for(path, done, delegate)
+
+
+def refuse_late(path: str | os.PathLike[str], delegate: str, timeout_s: float) -> NoReturn:
+    """Raise the error of a child that was ended."""
+    reason = f"did not load and run within {timeout_s:g} s"
+    raise EngineError(_culprit(path, delegate), reason, _way_out(delegate)) from None
 
 
 def _culprit(path: str | os.PathLike[str], delegate: str) -> object:
@@ -156,7 +166,7 @@ def _plain(delegate: str) -> bool:
     return parse_delegates(delegate)[0].is_plain_cpu
 
 
-def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
+def raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
     """Raise what the child reported, or say how it died."""
     if done.returncode == 1 and done.stdout:
         import json
@@ -181,13 +191,32 @@ def _cause(status: int) -> str:
     return f"{name}, this CPU lacks instructions that the engine uses" if name == "SIGILL" else name
 
 
-def _limit_memory() -> None:
-    """Keep a file that asks for absurd memory from taking the machine down with it, where the system can."""
+def limit_memory(path: str | os.PathLike[str]) -> None:
+    """Keep a file that asks for absurd memory from taking the machine down with it, where the system can.
+
+    What this process takes beyond the limit is refused to it. Neither does it leave a core dump when it dies.
+
+    Args:
+        path: The artifact, or a bundle, whose size is the measure.
+    """
     with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
         import resource
 
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY),) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        wanted = CHILD_MEMORY + PER_FILE_BYTE * _size(Path(path)) + PER_CORE * (os.cpu_count() or 1)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, wanted))
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of a bundle's files, or of an artifact and of those beside it that hold its weights."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir())
+    size = path.stat().st_size
+    with map_file(path) as data, contextlib.suppress(WireError):
+        external = walk_onnx(data).external if data[4:8] != IDENTIFIER else []
+        files = {path.parent / entry.get("location", "") for entry in external}
+        size += sum(file.stat().st_size for file in files if file.is_file())
+    return size
 
 
 def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
@@ -213,7 +242,7 @@ def child(path: str, delegate: str) -> int:
 
     delegates = parse_delegates(delegate)
     if all(each.is_plain_cpu for each in delegates):
-        _limit_memory()
+        limit_memory(path)
     import json
 
     from edgeferry_runtime.wire import claim_stdout, encode_error

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeferry_runtime.errors import DataError, MissingFileError, UsageError
 from edgeferry_runtime.preprocess import IMAGE_SUFFIXES, Preprocess, read_image
 from edgeferry_runtime.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.bundle import Bundle
 
 
 def read_feeds(
@@ -44,6 +48,30 @@ def read_feeds(
     if missing:
         raise DataError("--input", f"lacks {', '.join(missing)}", f"add --input {missing[0]}=FILE")
     return feeds
+
+
+def choose_feeds(
+    target: object, texts: Sequence[str], specs: Sequence[TensorSpec], bundle: Bundle | None, *, raw: bool = False
+) -> dict[str, Array]:
+    """Read what a model is fed: the files that were given, else the first sample of its bundle's probe.
+
+    Args:
+        target: What is to be run, for the error.
+        texts: See `read_feeds`.
+        specs: The model's inputs.
+        bundle: The model's; None for a bare artifact.
+        raw: See `read_feeds`.
+
+    Raises:
+        UsageError: If nothing was given, and there is no bundle.
+        EdgeferryError: What `read_feeds` raises.
+    """
+    if texts:
+        return read_feeds(texts, specs, bundle.manifest.preprocess if bundle else None, raw=raw)
+    if bundle is None:
+        raise UsageError(target, "is a bare artifact, which has no probe", "give --input FILE")
+    probe = next(bundle.probe().feeds(), {})
+    return stored(probe, specs) if raw else probe
 
 
 def stored(feeds: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:

@@ -28,8 +28,7 @@ FLIPS = 150
 LOADER = """
 import sys, json
 from edgeferry_runtime.errors import EdgeferryError
-from edgeferry_runtime.guard import _limit_memory, _load_and_run
-_limit_memory()
+from edgeferry_runtime.guard import _load_and_run
 for line in sys.stdin:
     try:
         _load_and_run(json.loads(line))
@@ -204,7 +203,7 @@ def test_the_child_reports_corrupt_files(artifacts, write) -> None:
 def test_a_death_is_named(code: str, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     with pytest.raises(EngineCrashError, match=said):
-        guard._raise_for("model.tflite", done)
+        guard.raise_for("model.tflite", done)
 
 
 def test_a_child_that_does_not_answer_is_ended(artifacts) -> None:

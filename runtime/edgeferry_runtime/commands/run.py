@@ -11,14 +11,13 @@ import click
 from edgeferry_runtime.cli import resolve
 from edgeferry_runtime.commands.delegate_option import delegate_options, execution_lines
 from edgeferry_runtime.commands.output import emit, json_option, say
-from edgeferry_runtime.commands.target import check_target
 from edgeferry_runtime.commands.tensors_text import outputs_json, outputs_text
 from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from edgeferry_runtime.bundle import Bundle
     from edgeferry_runtime.engines import Execution
-    from edgeferry_runtime.tensors import Array, TensorSpec
+    from edgeferry_runtime.tensors import Array
 
 
 Answer: TypeAlias = "tuple[tuple[str, ...], dict[str, Array], Execution | None]"
@@ -74,23 +73,30 @@ def run(top: int, output: Path | None, as_json: bool, **request: object) -> None
 
 
 def _run_here(asked: Request) -> Answer:
+    from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.confined import Run, run_confined
     from edgeferry_runtime.engines import parse_delegates
+    from edgeferry_runtime.guard import check_artifact
     from edgeferry_runtime.labels import artifact_labels
-    from edgeferry_runtime.model import load
 
     delegate = asked.delegate or "cpu"
     parse_delegates(delegate)
-    bundle = check_target(asked.target, delegate)
-    with load(asked.target, delegate=delegate, require_full_delegation=asked.require_full_delegation) as model:
-        if asked.delegate:
-            say("\n".join(execution_lines(model.execution)))
-        feeds = _feeds(asked, model.inputs, bundle)
-        labels = bundle.labels if bundle else artifact_labels(asked.target, model.format)
-        return labels, model.run(feeds, raw=asked.raw), model.execution
+    bundle = Bundle.open(asked.target) if asked.target.is_dir() else None
+    if bundle:
+        bundle.check()
+    format_name = check_artifact(bundle.artifact if bundle else asked.target)
+    _say_probe(asked, bundle)
+    answer = run_confined(Run(str(asked.target), asked.inputs, asked.raw, delegate, asked.require_full_delegation))
+    if answer.said:
+        say(answer.said.rstrip())
+    if asked.delegate:
+        say("\n".join(execution_lines(answer.execution)))
+    return bundle.labels if bundle else artifact_labels(asked.target, format_name), answer.outputs, answer.execution
 
 
 def _run_there(asked: Request) -> Answer:
     from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.input_files import choose_feeds
 
     if asked.delegate or asked.require_full_delegation:
         raise UsageError("--delegate", "works on this machine only", "leave out --delegate or --device")
@@ -99,21 +105,14 @@ def _run_there(asked: Request) -> Answer:
     run_on_device = resolve("edgeferry_devices.running", "run_on_device")
     bundle = Bundle.open(asked.target)
     bundle.check()
-    feeds = _feeds(asked, bundle.manifest.inputs, bundle)
+    _say_probe(asked, bundle)
+    feeds = choose_feeds(asked.target, asked.inputs, bundle.manifest.inputs, bundle, raw=asked.raw)
     return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say), None
 
 
-def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:
-    """Make on this machine what the model is fed, pictures decoded."""
-    from edgeferry_runtime.input_files import read_feeds, stored
-
-    if asked.inputs:
-        return read_feeds(asked.inputs, specs, bundle.manifest.preprocess if bundle else None, raw=asked.raw)
-    if bundle is None:
-        raise UsageError(asked.target, "is a bare artifact, which has no probe", "give --input FILE")
-    say("no --input: running the first sample of the bundle's probe")
-    probe = next(bundle.probe().feeds())
-    return stored(probe, specs) if asked.raw else probe
+def _say_probe(asked: Request, bundle: Bundle | None) -> None:
+    if bundle and not asked.inputs:
+        say("no --input: running the first sample of the bundle's probe")
 
 
 def _check_npz(path: Path) -> None:

@@ -74,7 +74,16 @@ def bench(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
     return profile
 
 
-WORK: Mapping[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {"probe": probe, "run": run, "bench": bench}
+def try_out(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Try an engine or a delegate."""
+    from edgeferry_runtime.survey.trial import answer
+
+    return answer(request)
+
+
+WORK: Mapping[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {
+    **{"probe": probe, "run": run, "bench": bench, "try": try_out}
+}
 
 
 def main() -> None:

@@ -67,6 +67,25 @@ def lavapipe() -> dict[str, str]:
     return {**os.environ, "VK_DRIVER_FILES": named, "LD_LIBRARY_PATH": ":".join(folders)}
 
 
+def _python(variable: str, wheel: str) -> str:
+    found = os.environ.get(variable)
+    if not found:
+        pytest.skip(f"{variable} is not set: it names a Python that has click and {wheel}, which excludes onnxruntime")
+    return found
+
+
+@pytest.fixture(scope="session")
+def openvino_python() -> str:
+    """A Python whose ONNX Runtime has OpenVINO."""
+    return _python("EDGEFERRY_OPENVINO_PYTHON", "onnxruntime-openvino")
+
+
+@pytest.fixture(scope="session")
+def webgpu_python() -> str:
+    """A Python whose ONNX Runtime has WebGPU."""
+    return _python("EDGEFERRY_WEBGPU_PYTHON", "onnxruntime-webgpu")
+
+
 @pytest.fixture
 def make_bundle(artifacts: dict[str, Path], tmp_path: Path) -> Callable[..., Bundle]:
     """Make a bundle of a tiny model, or of one in a file, whose probe is what the model itself answers.

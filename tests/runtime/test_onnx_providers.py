@@ -65,23 +65,16 @@ def _run_with(python: str, environment: dict[str, str]) -> Run:
     return run
 
 
-def _named(variable: str, wheel: str) -> str:
-    found = os.environ.get(variable)
-    if not found:
-        pytest.skip(f"{variable} is not set: it names a Python that has click and {wheel}, which excludes onnxruntime")
-    return found
-
-
 @pytest.fixture(scope="session")
-def openvino() -> Run:
+def openvino(openvino_python: str) -> Run:
     """Run a file where ONNX Runtime has OpenVINO."""
-    return _run_with(_named("EDGEFERRY_OPENVINO_PYTHON", "onnxruntime-openvino"), dict(os.environ))
+    return _run_with(openvino_python, dict(os.environ))
 
 
 @pytest.fixture(scope="session")
-def webgpu(lavapipe: dict[str, str]) -> Run:
+def webgpu(webgpu_python: str, lavapipe: dict[str, str]) -> Run:
     """Run a file where ONNX Runtime has WebGPU, on a software Vulkan."""
-    return _run_with(_named("EDGEFERRY_WEBGPU_PYTHON", "onnxruntime-webgpu"), lavapipe)
+    return _run_with(webgpu_python, lavapipe)
 
 
 @pytest.fixture
@@ -238,11 +231,10 @@ def test_webgpu_counts_nodes_whose_layout_it_moves(webgpu: Run, zoo: Path, tmp_p
     assert (execution["nodes_delegated"], execution["nodes_total"], execution["left_behind"]) == (8, 8, [])
 
 
-def test_webgpu_without_an_adapter_is_an_error(chain, lavapipe: dict[str, str]) -> None:
-    python = _named("EDGEFERRY_WEBGPU_PYTHON", "onnxruntime-webgpu")
+def test_webgpu_without_an_adapter_is_an_error(chain, webgpu_python: str, lavapipe: dict[str, str]) -> None:
     path = chain("Add")
     none = {**lavapipe, "VK_DRIVER_FILES": str(path.with_name("none.json"))}
-    done = _run_with(python, none)(path, "--input", path.with_name("x.npy"), "--delegate", "gpu")
+    done = _run_with(webgpu_python, none)(path, "--input", path.with_name("x.npy"), "--delegate", "gpu")
     assert done.code == 1
     assert "WebGpuExecutionProvider cannot start (Failed to get a WebGPU adapter" in done.err
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -222,8 +223,12 @@ def import_engine(path: Path) -> Package:
         MissingExtraError: If none is.
         EngineError: If one is, and cannot be imported: its C library may be too new for this system.
     """
-    broken = ""
+    broken, fix = "", "install a build of it for this system"
     for name, (module, distribution) in PACKAGES.items():
+        conflict = numpy_conflict(distribution)
+        if conflict and importlib.util.find_spec(name):
+            broken, fix = broken or f"{name} is installed and {conflict}", "run: pip install 'numpy<2'"
+            continue
         try:
             with quiet_stderr():
                 found = importlib.import_module(module)
@@ -234,8 +239,15 @@ def import_engine(path: Path) -> Package:
             continue
         return Package(name, distribution, found.Interpreter, found.load_delegate)
     if broken:
-        raise EngineError(path, broken, "install a build of it for this system")
+        raise EngineError(path, broken, fix)
     raise MissingExtraError(path, "litert", "ai_edge_litert")
+
+
+def numpy_conflict(distribution: str) -> str | None:
+    """Say why a package must not be imported beside this NumPy: built for NumPy 1, it fails or dies under NumPy 2."""
+    if distribution != "tflite-runtime" or int(np.__version__.partition(".")[0]) < 2:
+        return None
+    return f"needs NumPy 1, and this Python has NumPy {np.__version__}"
 
 
 def _version(distribution: str) -> str:

@@ -64,7 +64,7 @@ PROVIDERS: Mapping[tuple[str, str], Provider] = {
     ("gpu", "openvino"): Provider(OPENVINO, "GPU, OpenVINO", "onnxruntime-openvino", settings={"device_type": "GPU"}),
     ("gpu", "tensorrt"): Provider("TensorrtExecutionProvider", "GPU, TensorRT", "onnxruntime-gpu"),
     ("npu", "qnn"): Provider("QNNExecutionProvider", "NPU, QNN", "onnxruntime-qnn", settings={"backend_type": "htp"}),
-    ("npu", "vitisai"): Provider("VitisAIExecutionProvider", "NPU, Vitis AI", "onnxruntime-vitisai"),
+    ("npu", "vitisai"): Provider("VitisAIExecutionProvider", "NPU, Vitis AI", "AMD's onnxruntime-vitisai"),
     ("npu", "coreml"): Provider(
         COREML,
         "NPU or CPU, as Core ML chooses",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from edgeferry_runtime.engines import Execution, parse_delegates
 from edgeferry_runtime.errors import EdgeferryError
-from edgeferry_runtime.guard import TIMEOUT_S, limit_memory, raise_for, refuse_late
+from edgeferry_runtime.guard import TIMEOUT_S, limit_memory, out_of_memory, raise_for, refuse_late
 from edgeferry_runtime.scratch import scratch
 
 if TYPE_CHECKING:
@@ -108,6 +108,9 @@ def child(request: str, outputs: str) -> int:
             execution = _run(run, Path(outputs))
         except EdgeferryError as error:
             answers.write(json.dumps(encode_error(error)).encode())
+            return 1
+        except MemoryError:
+            answers.write(json.dumps(encode_error(out_of_memory(run.path))).encode())
             return 1
         answers.write(json.dumps(execution.to_dict()).encode())
     return 0

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import subprocess
 
     from edgeferry_runtime.engines import Delegate
+    from edgeferry_runtime.tensors import TensorSpec
 
 AGAIN = "copy or convert it again"
 CHILD = """
@@ -219,6 +221,25 @@ def _size(path: Path) -> int:
     return size
 
 
+def check_inputs(path: Path, specs: Sequence[TensorSpec]) -> None:
+    """Refuse inputs that no memory holds.
+
+    Raises:
+        EngineError: If there is one.
+    """
+    for spec in specs:
+        size = prod(max(dim, 1) for dim in spec.shape)
+        if size > CHILD_MEMORY:
+            raise EngineError(path, f"takes an input of {size} values ({spec})", AGAIN)
+
+
+def out_of_memory(path: str | os.PathLike[str]) -> EngineError:
+    """Return the error of a child that asked for more than `limit_memory` allows."""
+    allowed = f"{CHILD_MEMORY / 2**30:g} GiB and {PER_FILE_BYTE} times the file's size"
+    fix = "load it by edgeferry_runtime.load, where you know who made it"
+    return EngineError(path, f"needs more memory than it may take ({allowed})", fix)
+
+
 def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
     """Load an artifact and run it on zeros; that it refuses zeros says nothing about real inputs.
 
@@ -230,6 +251,7 @@ def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
 
     artifact = Bundle.open(path).artifact if Path(path).is_dir() else Path(path)
     engine = open_engine(check_artifact(artifact), artifact, delegates or (Delegate(),), tried=len(delegates) < 2)
+    check_inputs(artifact, engine.inputs)
     feeds = zero_feeds(engine.inputs)
     with contextlib.suppress(EngineError):
         engine.run([feeds[spec.name] for spec in engine.inputs])
@@ -252,5 +274,8 @@ def child(path: str, delegate: str) -> int:
             _load_and_run(path, delegates)
         except EdgeferryError as error:
             answers.write(json.dumps(encode_error(error)).encode())
+            return 1
+        except MemoryError:
+            answers.write(json.dumps(encode_error(out_of_memory(path))).encode())
             return 1
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,14 @@ class Quantization:
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
     axis: int | None = None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether it can be of a tensor of `shape`, -1 being dynamic: a file may say anything."""
+        if len(self.scale) != len(self.zero_point) or not all(0 < scale < inf for scale in self.scale):
+            return False
+        if self.axis is None:
+            return len(self.scale) == 1
+        return 0 <= self.axis < len(shape) and shape[self.axis] in (-1, len(self.scale))
 
     def _along(self, values: tuple[float, ...] | tuple[int, ...], ndim: int) -> Array:
         array: Array = np.asarray(values, dtype=np.float64)

@@ -293,17 +293,18 @@ def _port(name: str, details: Mapping[str, Any]) -> Port:
     dims = signature if len(signature) == len(shape) else shape
     dtype = np.dtype(details["dtype"])
     kind = "object" if dtype.kind == "S" else dtype.name
-    spec = TensorSpec(name, tuple(int(d) for d in dims), kind, _quantization(dtype, details))
+    found = tuple(int(d) for d in dims)
+    spec = TensorSpec(name, found, kind, _quantization(dtype, found, details))
     return Port(int(details["index"]), spec)
 
 
-def _quantization(dtype: np.dtype[Any], details: Mapping[str, Any]) -> Quantization | None:
-    found = details["quantization_parameters"]
-    scales, zero_points = found["scales"], found["zero_points"]
-    if dtype.kind not in "iu" or not len(scales) or len(scales) != len(zero_points) or not np.all(scales > 0):
-        return None
-    axis = int(found["quantized_dimension"]) if len(scales) > 1 else None
-    return Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
+def _quantization(dtype: np.dtype[Any], shape: tuple[int, ...], details: Mapping[str, Any]) -> Quantization | None:
+    """Read what a tensor's integers mean; None where they are the values, or what is said cannot be."""
+    said = details["quantization_parameters"]
+    scales, zero_points = said["scales"], said["zero_points"]
+    axis = int(said["quantized_dimension"]) if len(scales) > 1 else None
+    found = Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
+    return found if dtype.kind in "iu" and found.fits(shape) else None
 
 
 def _main_call(path: Path, interpreter: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> Run:

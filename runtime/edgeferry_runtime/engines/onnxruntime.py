@@ -170,7 +170,7 @@ def _quantizations(path: Path, text: str) -> dict[str, Quantization]:
             name: Quantization(tuple(map(float, q["scale"])), tuple(map(int, q["zero_point"])), q["axis"])
             for name, q in found.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"its metadata {QUANTIZATION_KEY} cannot be read ({type(error).__name__}: {error})"
         raise CorruptFileError(path, reason, "convert the source again") from error
 
@@ -180,7 +180,11 @@ def _spec(path: Path, node: Node, quantizations: Mapping[str, Quantization]) -> 
         raise EngineError(path, f"{node.name} is a {node.type}, which NumPy cannot hold", "give a model of tensors")
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
     dtype = DTYPES[node.type]
-    return TensorSpec(node.name, shape, dtype, quantizations.get(node.name) if "int" in dtype else None)
+    quantization = quantizations.get(node.name) if "int" in dtype else None
+    if quantization and not quantization.fits(shape):
+        reason = f"its metadata {QUANTIZATION_KEY} does not fit {node.name}"
+        raise CorruptFileError(path, reason, "convert the source again")
+    return TensorSpec(node.name, shape, dtype, quantization)
 
 
 def _call(

@@ -39,6 +39,8 @@ class Profile:
         windows: Of a sustained run: at_s, runs, p5_ms, median_ms, p95_ms and state of each; `samples_ms` then keeps
             every second, third, … sample, and `num_runs` counts them all.
         cooling: What was waited for before: target_c, start_c, end_c, waited_s.
+        operators: Where it was asked for, time per operator: the attributes of `measurement.operators.Operator`.
+        operators_run: The other attributes of `measurement.operators.OperatorTimes`.
         warnings: Why the run should not be trusted; empty where nothing was seen.
         marks: The same as kind and reason.
         verdict: The same in one sentence.
@@ -78,6 +80,8 @@ class Profile:
     scheduling: Mapping[str, Any] = field(default_factory=dict)
     windows: tuple[Mapping[str, Any], ...] = ()
     cooling: Mapping[str, Any] = field(default_factory=dict)
+    operators: tuple[Mapping[str, Any], ...] = ()
+    operators_run: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     marks: tuple[Mapping[str, str], ...] = ()
     verdict: str = ""

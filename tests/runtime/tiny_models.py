@@ -153,6 +153,38 @@ def tflite_dense(width: int, layers: int, rows: int = 1) -> bytes:
     return graph.file((first,), (last,))
 
 
+def tflite_planted() -> bytes:
+    """Dense layers on 32 rows, of which the third, ``h2``, has by far the most to do; then a softmax, ``y``."""
+    graph, rows = Graph(), 32
+    first = last = graph.tensor("x", (rows, 8))
+    for i, (width, wide) in enumerate(itertools.pairwise((8, 8, 512, 512, 8))):
+        weights = np.full((wide, width), 1 / width, np.float32)
+        constant, out = graph.tensor(f"w{i}", weights.shape, data=weights), graph.tensor(f"h{i}", (rows, wide))
+        kind, options = schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT()
+        graph.operator(schema.BuiltinOperator.FULLY_CONNECTED, (last, constant, -1), (out,), kind, options)
+        last = out
+    out, softmax = graph.tensor("y", (rows, 8)), schema.SoftmaxOptionsT()
+    softmax.beta = 1.0
+    graph.operator(schema.BuiltinOperator.SOFTMAX, (last,), (out,), schema.BuiltinOptions.SoftmaxOptions, softmax)
+    return graph.file((first,), (out,))
+
+
+def tflite_if() -> bytes:
+    """``y = x + x`` where ``flag``, else ``y = x - x``: two other subgraphs."""
+    graph = Graph()
+    flag, x, y = graph.tensor("flag", (1,), "bool"), graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    options = schema.IfOptionsT()
+    options.thenSubgraphIndex, options.elseSubgraphIndex = 1, 2
+    graph.operator(schema.BuiltinOperator.IF, (flag, x), (y,), schema.BuiltinOptions.IfOptions, options)
+    graph.next_subgraph((flag, x), (y,))
+    for kind in ("add", "sub"):
+        x, y = graph.tensor("x", (1, 4)), graph.tensor(kind, (1, 4))
+        _binary(graph, kind, x, x, y)
+        if kind == "add":
+            graph.next_subgraph((x,), (y,))
+    return graph.file((x,), (y,))
+
+
 def tflite_colors(ending: str = "") -> bytes:
     """``y`` [1, 3] is the mean of each channel of ``x`` [1, 2, 2, 3]; then a softmax, or an identity matrix."""
     graph = Graph()
@@ -294,6 +326,33 @@ def onnx_dense(width: int, layers: int, rows: int = 1) -> bytes:
     nodes = [onnx.helper.make_node("MatMul", [a, "w"], [b]) for a, b in itertools.pairwise(names)]
     constant = onnx.numpy_helper.from_array(weights, "w")
     return _onnx(nodes, [_value("x", [rows, width])], [_value("y", [rows, width])], [constant])
+
+
+def onnx_planted() -> bytes:
+    """The same as `tflite_planted`, with an identity before the softmax, which ONNX Runtime removes."""
+    import onnx
+
+    nodes, constants = [], []
+    for i, (width, wide) in enumerate(itertools.pairwise((8, 8, 512, 512, 8))):
+        constants.append(onnx.numpy_helper.from_array(np.full((width, wide), 1 / width, np.float32), f"w{i}"))
+        source = "x" if i == 0 else f"h{i - 1}"
+        nodes.append(onnx.helper.make_node("MatMul", [source, f"w{i}"], [f"h{i}"], name=f"h{i}"))
+    nodes.append(onnx.helper.make_node("Identity", ["h3"], ["same"], name="same"))
+    nodes.append(onnx.helper.make_node("Softmax", ["same"], ["y"], name="y"))
+    return _onnx(nodes, [_value("x", [32, 8])], [_value("y", [32, 8])], constants)
+
+
+def onnx_if() -> bytes:
+    """``y = x @ w`` where ``flag``, else ``y = x``: two other graphs. Most of the time is in the first."""
+    import onnx
+
+    weights = onnx.numpy_helper.from_array(np.full((512, 512), 1 / 512, np.float32), "w")
+    branches = [
+        onnx.helper.make_graph([onnx.helper.make_node(op, feeds, [out], name=out)], out, [], [_value(out, [64, 512])])
+        for op, feeds, out in (("MatMul", ["x", "w"], "then"), ("Identity", ["x"], "else"))
+    ]
+    node = onnx.helper.make_node("If", ["flag"], ["y"], name="If", then_branch=branches[0], else_branch=branches[1])
+    return _onnx([node], [_value("flag", [], "BOOL"), _value("x", [64, 512])], [_value("y", [64, 512])], [weights])
 
 
 def onnx_external(location: str, offset: int = 0, length: int = 16) -> bytes:

@@ -18,7 +18,7 @@ from edgeferry_runtime.bundle import Bundle, sha256_file
 from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Engine, import_engine, open_engine, parse_delegates
 from edgeferry_runtime.engines.execution import gate
-from edgeferry_runtime.feeds import random_feeds
+from edgeferry_runtime.feeds import sample_feeds
 from edgeferry_runtime.guard import check_artifact, try_in_child
 from edgeferry_runtime.measurement import marks
 from edgeferry_runtime.measurement.cooling import Cooling, Time, cool
@@ -93,6 +93,7 @@ def bench(
     bundle = Bundle.open(path) if Path(path).is_dir() else None
     artifact = bundle.artifact if bundle else Path(path)
     format_name = check_artifact(artifact)
+    operators = _operators(path, options)
     read = partial(machine.state, sensors)
     cooling = _cooled(options, read, say)
     baseline = machine.memory(sensors)["rss_bytes"]
@@ -100,7 +101,7 @@ def bench(
     before = read()
     engine, init_ms = _load(format_name, artifact, options)
     with Model(artifact, format_name, engine, manifest=bundle.manifest if bundle else None) as model:
-        measured = _measure(partial(model.run, _feeds(model, bundle, options.seed)), options, read, say)
+        measured = _measure(partial(model.run, sample_feeds(model.inputs, bundle, options.seed)), options, read, say)
         memory = machine.memory(sensors)
     states = (before, *measured.states, read())
     facts = machine.describe()
@@ -125,12 +126,23 @@ def bench(
         scheduling=_scheduling(measured.counted),
         windows=tuple(window.to_dict() for window in measured.windows),
         cooling=vars(cooling) if cooling else {},
+        **operators,
         warnings=tuple(map(str, found)),
         marks=tuple(vars(mark) for mark in found),
         verdict=marks.verdict(found),
         timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         edgeferry_version=__version__,
     )
+
+
+def _operators(path: str | os.PathLike[str], options: BenchOptions) -> dict[str, Any]:
+    """Return the figures of a profile that describe operators; they come from another process, so nothing is kept."""
+    if not options.ops:
+        return {}
+    from edgeferry_runtime.measurement.operators import operators_fresh
+
+    found = operators_fresh(path, options).to_dict()
+    return {"operators": tuple(found.pop("operators")), "operators_run": found}
 
 
 def _cooled(options: BenchOptions, read: Callable[[], Mapping[str, Any]], say: Say) -> Cooling | None:
@@ -211,14 +223,6 @@ def _marks(
         *marks.of_states(states, cores),
         *marks.of_scheduling(measured.counted, measured.seconds),
     )
-
-
-def _feeds(model: Model, bundle: Bundle | None, seed: int) -> Mapping[str, Array]:
-    if bundle:
-        probe = bundle.probe()
-        if len(probe):
-            return next(probe.feeds())
-    return random_feeds(model.inputs, seed)
 
 
 def _delegation(engine: Engine) -> dict[str, Any]:

@@ -19,11 +19,14 @@ from edgeferry_runtime.engines.litert_native import Event
 from edgeferry_runtime.engines.litert_operators import Graph, read_run
 from edgeferry_runtime.engines.recording import Recording, Timed
 from edgeferry_runtime.errors import EngineCrashError, EngineError, MissingFileError
+from edgeferry_runtime.feeds import random_feeds
 from edgeferry_runtime.measurement import fresh
 from edgeferry_runtime.measurement.operators import OperatorTimes, summarize_operators
+from edgeferry_runtime.model import load
 
 QUICK = BenchOptions(num_runs=12, warmup_runs=3, min_secs=0, max_warmup_secs=0)
 FORMATS = ("tflite", "onnx")
+BRANCHES = {True: "MAT", False: "IDE"}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,23 @@ def test_what_a_branch_executes_counts_once_on_onnx(models) -> None:
     assert times.sum_us <= 1.1 * times.profiled_us
     if branch == {"MatMul"}:
         assert by_type["If"].mean_us < by_type["MatMul"].mean_us
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_inputs_arrive_so_that_the_right_branch_is_timed(models, kind: str) -> None:
+    with load(models[f"if.{kind}"]) as model:
+        flags = {seed: bool(random_feeds(model.inputs, seed)["flag"].all()) for seed in range(8)}
+    assert set(flags.values()) == {True, False}
+    for wanted in (True, False):
+        seed = next(seed for seed, flag in flags.items() if flag is wanted)
+        executed = {o.type.upper()[:3] for o in operators(models[f"if.{kind}"], replace(QUICK, seed=seed)).operators}
+        assert executed - {"IF", "COP"} == {{"tflite": {True: "ADD", False: "SUB"}, "onnx": BRANCHES}[kind][wanted]}
+
+
+def test_texts_are_refused_with_the_reason(tiny, tmp_path: Path) -> None:
+    (tmp_path / "text.tflite").write_bytes(tiny.tflite_reshape("object"))
+    with pytest.raises(EngineError, match="it has no buffers for texts"):
+        operators(tmp_path / "text.tflite", QUICK)
 
 
 def test_what_a_branch_executes_counts_once_on_litert(models) -> None:

@@ -37,7 +37,8 @@ NEEDED = (
     *("LiteRtGetModelSignature", "LiteRtGetNumSignatureInputs", "LiteRtGetNumSignatureOutputs"),
     *("LiteRtGetSignatureInputName", "LiteRtGetSignatureInputTensorByIndex", "LiteRtGetSignatureOutputTensorByIndex"),
     *("LiteRtGetRankedTensorType", "LiteRtCreateManagedTensorBufferFromRequirements", "LiteRtDestroyTensorBuffer"),
-    *("LiteRtLockTensorBuffer", "LiteRtUnlockTensorBuffer", "LiteRtCompiledModelGetProfiler"),
+    *("LiteRtGetTensorBufferSize", "LiteRtLockTensorBuffer", "LiteRtUnlockTensorBuffer"),
+    "LiteRtCompiledModelGetProfiler",
     *("LiteRtStartProfiler", "LiteRtStopProfiler", "LiteRtResetProfiler"),
     *("LiteRtGetNumProfilerEvents", "LiteRtGetProfilerEvents"),
 )
@@ -297,9 +298,13 @@ class _Ports:
             self._library.call("LiteRtCompiledModelResizeInputTensor", self._compiled, self._number, *arguments)
 
     def _input(self, index: int, value: Array) -> c_void_p:
+        if value.dtype.kind not in "biufc":
+            raise NativeError("it has no buffers for texts")
         kind = self._type("Input", index)
         kind.layout = _layout(value.shape)
         buffer = self._buffer("Input", index, kind)
+        if self._library.count("LiteRtGetTensorBufferSize", buffer) < value.nbytes:
+            raise NativeError(f"its buffer for input {index} is smaller than the {value.nbytes} bytes of the input")
         address = c_void_p()
         self._library.call("LiteRtLockTensorBuffer", buffer, byref(address), c_int(WRITE))
         ctypes.memmove(address, value.ctypes.data, value.nbytes)

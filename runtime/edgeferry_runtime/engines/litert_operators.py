@@ -123,11 +123,15 @@ def record(
     threads = delegate.threads or 1
     runs: list[tuple[Timed, ...]] = []
     try:
-        with capture_output(), open_profiled(library, target.path, target.signature or 0, given, threads) as model:
+        with (
+            capture_output() as said,
+            open_profiled(library, target.path, target.signature or 0, given, threads) as model,
+        ):
             plain = measure(model.run)
             profiled = [_profile(model, target.graph, runs) for _ in plain]
     except NativeError as error:
-        reason = f"LiteRT's profiler cannot be used on it: {error}"
+        complaint = (said.text.strip().splitlines() or ["it does not say why"])[-1][:300]
+        reason = f"LiteRT's profiler cannot be used on it: {error} ({complaint})"
         raise EngineError(target.path, reason, "leave out --ops, or use another version of ai-edge-litert") from error
     loops = sorted({timed.type for run in runs for timed in run if timed.type in BODIES})
     notes = (RESOLUTION, *(ROUNDS.format(kind) for kind in loops))

@@ -55,9 +55,17 @@ def test_the_slowest_operator_is_named(planted, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_sum_is_about_the_run(planted, kind: str) -> None:
-    assert 0.5 < planted[kind].coverage < 2
-    assert 0.5 < planted[kind].slowdown < 5
-    assert planted[kind].profiled_us > 0.8 * planted[kind].sum_us
+    check_sum(planted[kind])
+
+
+def check_sum(times: OperatorTimes) -> None:
+    """See that operators make up most of the runs that they were measured in, and that these are not much longer.
+
+    Runs with and without the profiler lie one after the other, so a busy machine tells them apart.
+    """
+    assert 0.5 < times.sum_us / times.profiled_us < 1.1
+    assert 0.1 < times.coverage < 10
+    assert times.coverage == pytest.approx(times.slowdown * times.sum_us / times.profiled_us)
 
 
 def test_onnx_operators_are_those_of_the_graph_without_what_was_folded(planted) -> None:
@@ -130,7 +138,7 @@ def test_a_profile_has_them_and_keeps_them_as_json(ferry, models) -> None:
     found = json.loads(out)
     assert code == 0
     assert [o["name"] for o in found["operators"]] == ["h0", "h1", "h2", "h3", "y"]
-    assert found["operators_run"]["coverage"] > 0.5
+    assert found["operators_run"]["coverage"] > 0
     code, out, _ = ferry("bench", models["planted.tflite"], *quick, "--ops", "--top", 2)
     assert code == 0
     assert "by node, 2 of " in out
@@ -240,7 +248,14 @@ def test_partitions_and_kernels_of_a_real_model(zoo: Path) -> None:
     convolutions = [o for o in times.operators if o.type.startswith(("Convolution", "Fully Connected"))]
     assert len(convolutions) == times.graph["CONV_2D"] + times.graph["DEPTHWISE_CONV_2D"]
     assert not any(o.name.startswith("xnnpack:") for o in convolutions)
-    assert 0.5 < times.coverage < 2
+    check_sum(times)
+
+
+@pytest.mark.zoo
+def test_scalars_reach_it_and_variables_are_refused_with_the_reason(zoo: Path) -> None:
+    assert operators_fresh(zoo / "litert-testdata/tflite/java/src/testdata/multi_signature_def.bin", QUICK).operators
+    with pytest.raises(EngineError, match="Variable tensors not yet supported"):
+        operators_fresh(zoo / "coral/keras_lstm_mnist_ptq.tflite", QUICK)
 
 
 @pytest.mark.zoo
@@ -250,7 +265,7 @@ def test_fused_operators_of_a_real_model_keep_their_names(zoo: Path) -> None:
     convolutions = [o for o in times.operators if "Conv" in o.type]
     assert len(convolutions) == times.graph["Conv"]
     assert times.slowest()[0] in convolutions
-    assert 0.5 < times.coverage < 3
+    check_sum(times)
 
 
 def test_long_names_show_their_ends() -> None:

@@ -281,7 +281,7 @@ class _Ports:
         values = [self._feed(feeds, i) for i in range(count)]
         for i, value in enumerate(values):
             self._resize(i, value)
-        return [self._input(i, np.ascontiguousarray(value)) for i, value in enumerate(values)]
+        return [self._input(i, np.asarray(value, order="C")) for i, value in enumerate(values)]
 
     def _feed(self, feeds: Mapping[str, Array] | Sequence[Array], index: int) -> Array:
         if not isinstance(feeds, Mapping):
@@ -314,6 +314,8 @@ class _Ports:
     def outputs(self) -> list[c_void_p]:
         """Make the output buffers, of the shapes that follow from the inputs'."""
         count = self._library.count("LiteRtGetNumSignatureOutputs", self._signature)
+        if not count:
+            return []
         layouts = (Layout * count)()
         arguments = (self._compiled, self._number, c_size_t(count), layouts, ctypes.c_bool(True))
         self._library.call("LiteRtGetCompiledModelOutputTensorLayouts", *arguments)

@@ -130,8 +130,8 @@ def record(
             plain = measure(model.run)
             profiled = [_profile(model, target.graph, runs) for _ in plain]
     except NativeError as error:
-        complaint = (said.text.strip().splitlines() or ["it does not say why"])[-1][:300]
-        reason = f"LiteRT's profiler cannot be used on it: {error} ({complaint})"
+        complaints = [f" ({line[:300]})" for line in said.text.splitlines() if line.startswith("ERROR:")]
+        reason = f"LiteRT's profiler cannot be used on it: {error}{''.join(complaints[-1:])}"
         raise EngineError(target.path, reason, "leave out --ops, or use another version of ai-edge-litert") from error
     loops = sorted({timed.type for run in runs for timed in run if timed.type in BODIES})
     notes = (RESOLUTION, *(ROUNDS.format(kind) for kind in loops))

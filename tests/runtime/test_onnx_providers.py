@@ -18,6 +18,8 @@ import pytest
 import edgeferry_runtime
 from edgeferry_runtime.engines import Delegate, vulkan
 from edgeferry_runtime.engines.delegate import BACKENDS
+from edgeferry_runtime.engines.onnx_accelerated import _placement
+from edgeferry_runtime.engines.onnx_placement import Placement, placement
 from edgeferry_runtime.engines.onnx_providers import PROVIDERS, choose, first_reason
 from edgeferry_runtime.errors import EngineError
 from edgeferry_runtime.model import load
@@ -163,6 +165,16 @@ def test_a_build_without_the_provider_is_an_error_and_never_the_cpu(chain) -> No
         assert (model.execution.delegate, model.execution.nodes_total) == ("cpu", 3)
         assert "no such provider" in model.execution.fallbacks[0]
         assert not model.execution.full
+
+
+def test_what_cannot_be_counted_is_not_claimed(tmp_path: Path) -> None:
+    class Refusing:
+        def get_provider_graph_assignment_info(self) -> None:
+            raise RuntimeError("no record")
+
+    provider = PROVIDERS["gpu", "webgpu"]
+    assert placement(None, tmp_path, object(), provider) == Placement()
+    assert _placement(None, tmp_path, Refusing(), provider, (RuntimeError,)) == Placement()
 
 
 def test_openvino_is_none_of_tflite(artifacts) -> None:

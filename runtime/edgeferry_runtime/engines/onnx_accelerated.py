@@ -43,7 +43,7 @@ def open_accelerated(
     with capture_output() as said:
         found = _session(runtime, path, provider, refusals)
         if not isinstance(found, Exception) and provider.name in found.get_providers():
-            where = placement(runtime, path, found, provider)
+            where = _placement(runtime, path, found, provider, refusals)
     if isinstance(found, Exception) and not (provider.whole and onnx_providers.has_error(said.text)):
         raise _refusal(path, delegate, provider, found) from found
     if where is None:
@@ -66,6 +66,16 @@ def _session(runtime: Any, path: Path, provider: Provider, refusals: tuple[type[
         return runtime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except refusals as error:
         return error
+
+
+def _placement(
+    runtime: Any, path: Path, session: Any, provider: Provider, refusals: tuple[type[Exception], ...]
+) -> Placement:
+    """Tell what a provider took; nothing where the CPU, in whose session nodes are counted, refuses the model."""
+    try:
+        return placement(runtime, path, session, provider)
+    except refusals:
+        return Placement()
 
 
 def _refusal(path: Path, delegate: Delegate, provider: Provider, error: Exception) -> EngineError:

@@ -146,8 +146,7 @@ def _plain(values: Array) -> Array:
 
 
 def _read(target: Path) -> dict[str, Array]:
-    import numpy as np
+    from edgeferry_runtime.arrays import load_arrays
 
-    with target.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
-        found = {name: data[name] for name in data.files}
+    found = load_arrays(target)
     return {name: values.astype(object) if values.dtype.kind in "SU" else values for name, values in found.items()}

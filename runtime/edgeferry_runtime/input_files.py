@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeferry_runtime.arrays import ArrayFileError, load_array, load_arrays
 from edgeferry_runtime.errors import DataError, MissingFileError, UsageError
 from edgeferry_runtime.preprocess import IMAGE_SUFFIXES, Preprocess, read_image
 from edgeferry_runtime.tensors import Array, TensorSpec
@@ -118,20 +119,15 @@ def _read(
 
 def _read_npy(path: Path) -> Array:
     try:
-        with path.open("rb") as stream:
-            found: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return load_array(path)
+    except (OSError, ArrayFileError) as error:
         raise DataError(path, f"cannot be read as an array ({error})", "write it with numpy.save") from error
-    return found
 
 
 def _read_npz(path: Path, name: str | None, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    from zipfile import BadZipFile
-
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile) as error:
+        arrays = load_arrays(path)
+    except (OSError, ArrayFileError) as error:
         raise DataError(path, f"cannot be read as arrays ({error})", "write it with numpy.savez") from error
     if len(arrays) == 1 and (name or len(specs) == 1):
         arrays = {name or next(iter(specs)): next(iter(arrays.values()))}

@@ -131,11 +131,11 @@ def read_profile(path: Path) -> Profile:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MissingFileError(path, f"cannot be read ({error.strerror})", "check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"is no JSON ({error})", again) from error
     outcomes = data.get("profiles") if isinstance(data, dict) else None
-    if outcomes is not None:
-        found = [outcome["profile"] for outcome in outcomes if outcome.get("profile")]
+    if isinstance(outcomes, list):
+        found = [outcome["profile"] for outcome in outcomes if isinstance(outcome, dict) and outcome.get("profile")]
         if len(found) != 1:
             raise DataError(path, f"holds {len(found)} profiles", "measure one device at a time")
         data = found[0]

@@ -102,7 +102,17 @@ class TensorSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TensorSpec:
-        """Read what `to_dict` wrote."""
-        q = data.get("quantization")
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: If it is something else.
+        """
+        name, shape, dtype, q = data["name"], tuple(data["shape"]), data["dtype"], data.get("quantization")
+        if not isinstance(name, str) or not isinstance(dtype, str):
+            raise TypeError("a tensor's name or dtype is no text")
+        if not all(isinstance(dim, int) and -1 <= dim < 1 << 63 for dim in shape):
+            raise ValueError(f"{name} has a dimension that cannot be")
         quantization = Quantization(tuple(q["scale"]), tuple(q["zero_point"]), q["axis"]) if q else None
-        return cls(data["name"], tuple(data["shape"]), data["dtype"], quantization)
+        if quantization and not quantization.fits(shape):
+            raise ValueError(f"the quantization of {name} cannot be")
+        return cls(name, shape, dtype, quantization)

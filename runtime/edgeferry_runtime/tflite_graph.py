@@ -26,6 +26,11 @@ CALLS: Mapping[tuple[int, int], tuple[int, ...]] = {
 }
 """By an operator's slot and tag of options, their slots that name the subgraphs which it runs."""
 
+OPTIONAL = frozenset((3, 4, 9, 16, 24, 27, 32, 35, 44, 46, 52, 67, 132, 141))
+"""Operators with inputs that may be left out: convolutions, fully connected, recurrent ones, and custom ones."""
+OPTIONAL_FROM = 162
+"""Newer ones, of which that is not known."""
+
 
 def check_graphs(model: Table) -> None:
     """Prove that indices exist, that what nodes read was written before, and that no subgraph runs itself.
@@ -39,11 +44,12 @@ def check_graphs(model: Table) -> None:
     codes, buffers, subgraphs = model.tables(1), model.tables(4), model.tables(2)
     if not subgraphs:
         raise FlatbufferError("the model has no subgraph")
+    kinds = [max(code.u8(0), code.u32(3)) for code in codes]
     for buffer in buffers:
         _check_outside(buffer, 1, 2)
     constants = {i for i, buffer in enumerate(buffers) if i and (buffer.length(0) or buffer.u64(1) > 1)}
     for subgraph in subgraphs:
-        _check_subgraph(subgraph, len(codes), len(buffers), constants)
+        _check_subgraph(subgraph, kinds, len(buffers), constants)
     _check_calls([set(_called(subgraph)) for subgraph in subgraphs])
     for metadata in model.tables(6):
         _check_range("buffer", [metadata.u32(1)], len(buffers))
@@ -53,16 +59,18 @@ def check_graphs(model: Table) -> None:
         _check_range("tensor", [entry.u32(1) for slot in (0, 1) for entry in signature.tables(slot)], tensors)
 
 
-def _check_subgraph(subgraph: Table, codes: int, buffers: int, constants: set[int]) -> None:
+def _check_subgraph(subgraph: Table, kinds: Sequence[int], buffers: int, constants: set[int]) -> None:
     tensors, operators = subgraph.tables(0), subgraph.tables(3)
     kept = [tensor.u32(2) for tensor in tensors]
     _check_range("buffer", kept, max(buffers, 1))
     for slot in (1, 2):
         _check_range("tensor", subgraph.ints(slot), len(tensors))
-    _check_range("operator code", [operator.u32(0) for operator in operators], codes)
+    _check_range("operator code", [operator.u32(0) for operator in operators], len(kinds))
     flow = [(operator.ints(1), operator.ints(2)) for operator in operators]
     for operator, sides in zip(operators, flow, strict=True):
-        for indices in (*sides, operator.ints(8)):
+        kind = kinds[operator.u32(0)]
+        _check_range("tensor", sides[0], len(tensors), -1 if kind in OPTIONAL or kind >= OPTIONAL_FROM else 0)
+        for indices in (sides[1], operator.ints(8)):
             _check_range("tensor", indices, len(tensors), optional=-1)
         _check_outside(operator, 9, 10)
     fixed = {i for i, buffer in enumerate(kept) if buffer in constants}

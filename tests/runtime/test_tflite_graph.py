@@ -12,6 +12,10 @@ import pytest
 from edgeferry_runtime.flatbuffer import FlatbufferError
 from edgeferry_runtime.tflite_file import verify_tflite
 
+INPUTS, OUTPUTS = 1, 2
+SHAPE, BUFFER, IS_VARIABLE = 0, 2, 5
+"""Slots of an operator, and of a tensor."""
+
 
 @pytest.fixture
 def chain(tiny: ModuleType) -> Callable[..., bytes]:
@@ -21,8 +25,8 @@ def chain(tiny: ModuleType) -> Callable[..., bytes]:
         graph = tiny.Graph()
         x, middle, y = (graph.tensor(name, (1, 4)) for name in "xmy")
         c = graph.tensor("c", (1, 4), data=np.ones((1, 4), np.float32))
-        tiny._binary(graph, "add", x, c, middle)
-        tiny._binary(graph, "add", middle, x, y)
+        graph.operator("ADD", (x, c), (middle,))
+        graph.operator("ADD", (middle, x), (y,))
         change(graph, [x, middle, y, c])
         return graph.file((x,), (y,))
 
@@ -30,28 +34,28 @@ def chain(tiny: ModuleType) -> Callable[..., bytes]:
 
 
 def _swap(graph: Any, tensors: list[int]) -> None:
-    graph.subgraph.operators.reverse()
+    graph.operators.reverse()
 
 
 def _read_nothing(graph: Any, tensors: list[int]) -> None:
-    graph.subgraph.operators[0].inputs[0] = tensors[2]
+    graph.operators[0][INPUTS][0] = tensors[2]
 
 
 def _write_constant(graph: Any, tensors: list[int]) -> None:
-    graph.subgraph.operators[0].outputs[0] = tensors[3]
+    graph.operators[0][OUTPUTS][0] = tensors[3]
 
 
 def _feed_constant(graph: Any, tensors: list[int]) -> None:
-    graph.subgraph.tensors[tensors[0]].buffer = graph.subgraph.tensors[tensors[3]].buffer
+    graph.tensors[tensors[0]][BUFFER] = graph.tensors[tensors[3]][BUFFER]
 
 
 def _empty(graph: Any, tensors: list[int]) -> None:
-    del graph.subgraph.operators[1]
+    del graph.operators[1]
 
 
 def _shape(*dims: int) -> Callable[[Any, list[int]], None]:
     def change(graph: Any, tensors: list[int]) -> None:
-        graph.subgraph.tensors[tensors[1]].shape = list(dims)
+        graph.tensors[tensors[1]][SHAPE] = np.int32(dims)
 
     return change
 
@@ -79,29 +83,29 @@ def test_what_may_be(chain: Callable[..., bytes]) -> None:
 
     def state(graph: Any, tensors: list[int]) -> None:
         _read_nothing(graph, tensors)
-        graph.subgraph.tensors[tensors[2]].isVariable = True
+        graph.tensors[tensors[2]][IS_VARIABLE] = np.bool_(True)
 
     verify_tflite(chain(state))
     verify_tflite(chain(lambda graph, tensors: _empty(graph, tensors) or _shape_of(graph, tensors[2])))
 
 
 def _shape_of(graph: Any, tensor: int) -> None:
-    graph.subgraph.tensors[tensor].shape = [0, 4]
+    graph.tensors[tensor][SHAPE] = np.int32([0, 4])
 
 
 @pytest.mark.parametrize(("condition", "body", "sound"), [(1, 2, True), (0, 1, False), (1, 0, False), (1, 9, False)])
 def test_subgraphs_do_not_run_themselves(tiny: ModuleType, condition: int, body: int, sound: bool) -> None:
-    from ai_edge_litert import schema_py_generated as schema
-
     graph = tiny.Graph()
     x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
-    options = schema.WhileOptionsT()
-    options.condSubgraphIndex, options.bodySubgraphIndex = condition, body
-    graph.operator(schema.BuiltinOperator.WHILE, (x,), (y,), schema.BuiltinOptions.WhileOptions, options)
+    graph.operator("WHILE", (x,), (y,), {0: np.int32(condition), 1: np.int32(body)})
     graph.next_subgraph((x,), (y,))
     z = graph.tensor("z", (1, 4))
     graph.next_subgraph((z,), (z,))
     z = graph.tensor("z", (1, 4))
+    with pytest.raises(FlatbufferError, match="tensor -1 is named"):
+        graph.earlier[0].operators[0].inputs = [x, -1]
+        verify_tflite(graph.file((z,), (z,)))
+    graph.earlier[0].operators[0].inputs = [x]
     data = graph.file((z,), (z,))
     if sound:
         verify_tflite(data)

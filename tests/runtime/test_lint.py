@@ -12,16 +12,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 
 from edgeferry_runtime.errors import ArtifactError, DelegationError, UnknownNameError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.lint import TARGETS, edgetpu, gpu, lint, npu
 from edgeferry_runtime.lint.graph import read_graph
 from edgeferry_runtime.lint.names import CUSTOM, DTYPES, OPERATORS
+from edgeferry_runtime.tflite_schema import SCHEMA
+
+schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 
 INT8 = {"dtype": "int8", "quantization": (0.1, 0)}
 TABLES = {"edgetpu": edgetpu, "gpu": gpu, "npu": npu}
+
+
+def _code(operator: str) -> int:
+    return getattr(schema.BuiltinOperator, operator)
+
+
+def _by_slot(kind: str, tag: int, options: dict[str, Any]) -> dict[int, np.generic]:
+    """Number the fields of a table of options as the schema has them, and give them their width."""
+    slots = list(vars(getattr(schema, f"{kind}OptionsT")())) if kind else []
+    found = {slots.index(name): value for name, value in options.items()}
+    widths = SCHEMA.get(f"BuiltinOptions.{tag}", "").split()
+    integers = {"1": np.int8, "4": np.int32}
+    return {i: np.float32(v) if isinstance(v, float) else integers[widths[i]](v) for i, v in found.items()}
 
 
 @pytest.fixture
@@ -37,11 +52,8 @@ def make(tiny: Any, tmp_path: Path) -> Callable[..., Path]:
         ]
         fixed = [graph.tensor(f"c{i}", c.shape, c.dtype.name, c) for i, c in enumerate(constants)]
         kind = options.pop("options", "")
-        table = getattr(schema, f"{kind}OptionsT")() if kind else None
-        for key, value in options.items():
-            setattr(table, key, value)
         tag = getattr(schema.BuiltinOptions, f"{kind}Options") if kind else 0
-        graph.operator(getattr(schema.BuiltinOperator, name), [*given, *fixed], [out], tag, table)
+        graph.operator((_code(name), tag), [*given, *fixed], [out], _by_slot(kind, tag, options))
         path = tmp_path / "model.tflite"
         path.write_bytes(graph.file(given, [out]))
         return path
@@ -143,7 +155,7 @@ def test_what_depends_on_the_first_break_stays_with_it(tiny: Any, tmp_path: Path
     graph = tiny.Graph()
     t = [graph.tensor(name, [1, 4], **INT8) for name in "abcde"]
     for name, source, target in (("RELU", 0, 1), ("LOG_SOFTMAX", 1, 2), ("RELU", 2, 3), ("RELU", 1, 4)):
-        graph.operator(getattr(schema.BuiltinOperator, name), [t[source]], [t[target]])
+        graph.operator((_code(name), 0), [t[source]], [t[target]])
     path = tmp_path / "model.tflite"
     path.write_bytes(graph.file([t[0]], [t[3], t[4]]))
     found = lint(path, "edgetpu")
@@ -159,8 +171,8 @@ def test_what_depends_on_the_first_break_stays_with_it(tiny: Any, tmp_path: Path
 def test_a_float_input_is_quantized_by_the_cpu_and_breaks_nothing(tiny: Any, tmp_path: Path) -> None:
     graph = tiny.Graph()
     t = [graph.tensor("x", [1, 4]), graph.tensor("q", [1, 4], **INT8), graph.tensor("y", [1, 4], **INT8)]
-    graph.operator(schema.BuiltinOperator.QUANTIZE, [t[0]], [t[1]])
-    graph.operator(schema.BuiltinOperator.RELU, [t[1]], [t[2]])
+    graph.operator((_code("QUANTIZE"), 0), [t[0]], [t[1]])
+    graph.operator((_code("RELU"), 0), [t[1]], [t[2]])
     path = tmp_path / "model.tflite"
     path.write_bytes(graph.file([t[0]], [t[2]]))
     assert [left.operator for left in lint(path, "edgetpu").left] == ["QUANTIZE"]

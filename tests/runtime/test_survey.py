@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import edgeferry_runtime
+from edgeferry_runtime import machine
 from edgeferry_runtime.commands.engines import _text
 from edgeferry_runtime.engines import litert
 from edgeferry_runtime.errors import EngineCrashError, EngineError
@@ -50,11 +51,13 @@ def test_what_is_installed_here_is_usable(found: Survey) -> None:
     assert list(engines) == [
         "LiteRT Interpreter", "LiteRT CompiledModel", "tflite_runtime", "TensorFlow Lite", "ONNX Runtime"
     ]  # fmt: skip
-    assert engines["LiteRT Interpreter"].usable
-    assert engines["ONNX Runtime"].version
+    names = {"LiteRT Interpreter": "ai_edge_litert", "tflite_runtime": "tflite_runtime", "ONNX Runtime": "onnxruntime"}
+    installed = machine.installed_engines()
+    assert [engines[name].version for name in names] == [installed.get(engine) for engine in names.values()]
+    assert [engines[name].usable for name in names] == [engine in installed for engine in names.values()]
     cpus = {f.kind: f for f in found.delegates if f.name == "cpu"}
-    assert "XNNPACK" in str(cpus["tflite"].detail)
-    assert "cores" in str(cpus["onnx"].detail)
+    assert ("XNNPACK" in str(cpus["tflite"].detail)) == any("lite" in engine for engine in installed)
+    assert ("cores" in str(cpus["onnx"].detail)) == ("onnxruntime" in installed)
 
 
 def test_what_cannot_be_used_says_why_and_what_to_do(found: Survey) -> None:
@@ -98,6 +101,7 @@ def test_the_command_prints_json(ferry) -> None:
 
 def test_an_engine_that_kills_its_process_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tflite_runtime").mkdir()
+    (tmp_path / "tflite_runtime/__init__.py").touch()
     (tmp_path / "tflite_runtime/interpreter.py").write_text("import os; os.abort()")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(EngineCrashError, match="tflite_runtime: the engine crashed with SIGABRT"):
@@ -106,6 +110,7 @@ def test_an_engine_that_kills_its_process_is_a_reason(tmp_path: Path, monkeypatc
 
 def test_an_engine_that_cannot_be_imported_is_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tflite_runtime").mkdir()
+    (tmp_path / "tflite_runtime/__init__.py").touch()
     (tmp_path / "tflite_runtime/interpreter.py").write_text("raise ImportError('GLIBC_2.99 not found')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(EngineError, match=r"cannot be used \(GLIBC_2.99 not found\)"):

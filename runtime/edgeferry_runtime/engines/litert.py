@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
 from edgeferry_runtime.engines.litert_library import LoadDelegate, check_edgetpu, library_name, load_library
 from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share, operators
+from edgeferry_runtime.engines.litert_refusals import REFUSALS, refusal
 from edgeferry_runtime.errors import EngineError, MissingExtraError, PartialDelegationError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
@@ -35,10 +35,6 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 
 Run = Callable[[Sequence[Array]], list[Array]]
 
-REFUSALS = (ValueError, RuntimeError, MemoryError)
-"""What an interpreter raises where it refuses a file or a run."""
-
-
 UNDONE = "Restored original execution plan after delegate application failure."
 """What LiteRT adds to the reason of a delegate that fails."""
 
@@ -56,6 +52,9 @@ class Package:
     def version(self) -> str:
         """Its version, looked up when it is asked for: that costs more than loading a small model."""
         return _version(self.distribution)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 @dataclass(frozen=True)
@@ -150,7 +149,7 @@ def _artifact(path: Path, package: Package, file: TfliteFile) -> Artifact:
             interpreter = package.interpreter(str(path))
             inputs, outputs = (tuple(port.spec for port in side) for side in _ports(interpreter, signature))
     except REFUSALS as error:
-        raise refusal(path, error) from error
+        raise refusal(path, error, str(package)) from error
     main = signature is None or not signature.subgraph
     return Artifact(path, inputs, outputs, signature, operators(interpreter) if main else ())
 
@@ -165,7 +164,7 @@ def _open_interpreter(path: Path, delegate: Delegate, package: Package, file: Tf
             interpreter.allocate_tensors()
             inputs, outputs = _ports(interpreter, signature)
         except REFUSALS as error:
-            raise refusal(path, error) from error
+            raise refusal(path, error, str(package)) from error
     execution = _execution(path, delegate, interpreter, (file.nodes, taken))
     if signature is not None and signature.subgraph:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
@@ -183,7 +182,7 @@ def _interpreter(path: Path, delegate: Delegate, package: Package) -> Any:
         try:
             return package.interpreter(str(path), num_threads=delegate.threads)
         except REFUSALS as error:
-            raise refusal(path, error) from error
+            raise refusal(path, error, str(package)) from error
     library = load_library(delegate, package.load_delegate)
     try:
         return package.interpreter(str(path), experimental_delegates=[library])
@@ -257,16 +256,6 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "unknown"
-
-
-def refusal(path: Path, error: BaseException) -> EngineError:
-    """Say in one line why an interpreter refused a file or a run."""
-    text = " ".join(str(error).split())
-    custom = re.search(r"unresolved custom op: (.+?)\.(?: |$)", text)
-    if custom is None:
-        return EngineError(path, f"LiteRT refuses it: {text[:300]}", "convert the source again")
-    reason = f"needs the custom operator {custom[1]}, which LiteRT does not have"
-    return EngineError(path, reason, "convert the source without it")
 
 
 def _ports(interpreter: Any, signature: Signature | None) -> tuple[list[Port], list[Port]]:

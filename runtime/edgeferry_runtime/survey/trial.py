@@ -73,7 +73,8 @@ def _delegate(path: Path, text: str) -> dict[str, Any]:
 
 def _package(path: Path, name: str) -> dict[str, Any]:
     """Try LiteRT's ``CompiledModel``, or one of the interpreters, whichever of them is preferred."""
-    from edgeferry_runtime.engines.litert import PACKAGES, REFUSALS
+    from edgeferry_runtime.engines.litert import PACKAGES
+    from edgeferry_runtime.engines.litert_refusals import REFUSALS
 
     try:
         if name == "CompiledModel":

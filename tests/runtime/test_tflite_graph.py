@@ -14,7 +14,8 @@ from edgeferry_runtime.tflite_file import verify_tflite
 
 INPUTS, OUTPUTS = 1, 2
 SHAPE, BUFFER, IS_VARIABLE = 0, 2, 5
-"""Slots of an operator, and of a tensor."""
+OPERATORS = 3
+"""Slots of an operator, of a tensor, and of a subgraph."""
 
 
 @pytest.fixture
@@ -102,6 +103,10 @@ def test_subgraphs_do_not_run_themselves(tiny: ModuleType, condition: int, body:
     z = graph.tensor("z", (1, 4))
     graph.next_subgraph((z,), (z,))
     z = graph.tensor("z", (1, 4))
+    with pytest.raises(FlatbufferError, match="tensor -1 is named"):
+        graph.earlier[0][OPERATORS][0][INPUTS] = np.int32([x, -1])
+        verify_tflite(graph.file((z,), (z,)))
+    graph.earlier[0][OPERATORS][0][INPUTS] = np.int32([x])
     data = graph.file((z,), (z,))
     if sound:
         verify_tflite(data)

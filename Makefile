@@ -3,16 +3,18 @@
 # make tiny    the quick tests, under 30 seconds
 # make lint    ruff and mypy
 # make bench   the benchmarks whose figures are in the docs
+# make attacks the damaged models of docs/reliability.md, whose table is written anew; ATTACKS=40 of each kind
 # Each target makes the virtual environment and installs the packages when they are not there yet.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 DEVICE ?= local
 OUT ?= build/demo
+ATTACKS ?= 40
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: demo test tiny lint bench clean
+.PHONY: demo test tiny lint bench attacks clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -37,6 +39,9 @@ lint: $(READY)
 
 bench: $(READY)
 	for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark" || exit 1; done
+
+attacks: $(READY)
+	$(BIN)/python tests/attacks/attack.py --each $(ATTACKS) --write docs/reliability.md
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,6 +17,9 @@ from edgeferry_runtime.tensors import Array
 UNPACKED = 1 << 30
 """Bytes that the arrays of an archive may take; more only if the archive itself is as large. Else it is a bomb."""
 
+DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile)
+"""What zipfile raises where an archive is damaged."""
+
 
 class ArrayFileError(ValueError):
     """A file of arrays that is damaged, or says what cannot be."""
@@ -58,7 +61,7 @@ def _read_archive(stream: IO[bytes], most: int) -> dict[str, Array]:
                 with archive.open(entry) as content:
                     found[name] = _guarded(content, min(most, entry.file_size))
                 most -= found[name].nbytes
-    except (EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
+    except (*DAMAGE, zlib.error, lzma.LZMAError) as error:
         raise ArrayFileError(str(error) or "ends too early") from error
     return found
 

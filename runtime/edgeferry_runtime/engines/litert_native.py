@@ -235,8 +235,10 @@ def open_profiled(
         )
         environment = make("LiteRtCreateEnvironment", "LiteRtDestroyEnvironment", c_int(len(wanted)), wanted)
         model = make("LiteRtCreateModelFromFile", "LiteRtDestroyModel", environment, str(path).encode())
+        kept: list[Any] = []
+        stack.callback(kept.clear)
         options = make("LiteRtCreateOptions", "LiteRtDestroyOptions")
-        stack.callback(_configure(library, options, threads).clear)
+        kept += _configure(library, options, threads)
         compiled = make("LiteRtCreateCompiledModel", "LiteRtDestroyCompiledModel", environment, model, options)
         handles = {
             "environment": environment,

@@ -24,7 +24,7 @@ from edgeferry_runtime.errors import (
 from edgeferry_runtime.guard import check_artifact, try_in_child
 
 FLIPS = 150
-NEWER_THAN_TFLITE_RUNTIME = ("group_norm", "l2_norm_composite", "w8_a16")
+NEWER_THAN_TFLITE_RUNTIME = ("group_norm", "l2_norm_composite", "w8_a16", "blockwise")
 
 LOADER = """
 import sys, json

@@ -109,6 +109,7 @@ def test_inputs_arrive_so_that_the_right_branch_is_timed(models, kind: str) -> N
 
 
 def test_texts_are_refused_with_the_reason(tiny, tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
     (tmp_path / "text.tflite").write_bytes(tiny.tflite_reshape("object"))
     with pytest.raises(EngineError, match="it has no buffers for texts"):
         operators(tmp_path / "text.tflite", QUICK)
@@ -175,6 +176,7 @@ def test_a_core_without_the_instructions_is_told(artifacts, monkeypatch: pytest.
 
 
 def test_old_and_odd_wheels_are_refused_with_the_reason(artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert")
     path = artifacts["pair.tflite"]
     with pytest.raises(EngineError, match=r"2\.1\.0 has no profiler .*install ai-edge-litert 2\.1\.6 or newer"):
         litert_native.open_library(path, "2.1.0")
@@ -190,6 +192,7 @@ def test_old_and_odd_wheels_are_refused_with_the_reason(artifacts, monkeypatch: 
 
 
 def test_events_of_another_layout_are_refused(artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ai_edge_litert")
     shorter = type("Event", (litert_native.ctypes.Structure,), {"_fields_": Event._fields_[:-3] + Event._fields_[-1:]})
     monkeypatch.setattr(litert_native, "Event", shorter)
     with pytest.raises(EngineError, match="laid out in another way"):

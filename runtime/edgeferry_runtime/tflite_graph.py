@@ -26,8 +26,12 @@ CALLS: Mapping[tuple[int, int], tuple[int, ...]] = {
 }
 """By an operator's slot and tag of options, their slots that name the subgraphs which it runs."""
 
-OPTIONAL = frozenset((3, 4, 9, 16, 24, 27, 32, 35, 44, 46, 52, 67, 132, 141))
-"""Operators with inputs that may be left out: convolutions, fully connected, recurrent ones, and custom ones."""
+NEEDED: Mapping[int, int] = {
+    **{3: 2, 4: 2, 9: 2, 67: 3, 132: 2, 141: 3},
+    **{16: 1, 24: 1, 27: 1, 35: 1, 44: 1, 46: 1, 52: 1, 32: 0},
+}
+"""Of operators with inputs that may be left out, how many of the first may not: convolutions and fully connected;
+recurrent ones, and custom ones."""
 OPTIONAL_FROM = 162
 """Newer ones, of which that is not known."""
 
@@ -69,7 +73,9 @@ def _check_subgraph(subgraph: Table, kinds: Sequence[int], buffers: int, constan
     flow = [(operator.ints(1), operator.ints(2)) for operator in operators]
     for operator, sides in zip(operators, flow, strict=True):
         kind = kinds[operator.u32(0)]
-        _check_range("tensor", sides[0], len(tensors), -1 if kind in OPTIONAL or kind >= OPTIONAL_FROM else 0)
+        needed = 0 if kind >= OPTIONAL_FROM else NEEDED.get(kind, len(sides[0]))
+        _check_range("tensor", sides[0][:needed], len(tensors))
+        _check_range("tensor", sides[0][needed:], len(tensors), optional=-1)
         for indices in (sides[1], operator.ints(8)):
             _check_range("tensor", indices, len(tensors), optional=-1)
         _check_outside(operator, 9, 10)

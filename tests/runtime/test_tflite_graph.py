@@ -113,3 +113,14 @@ def test_subgraphs_do_not_run_themselves(tiny: ModuleType, condition: int, body:
     else:
         with pytest.raises(FlatbufferError, match=r"run each other without end|subgraph 9 is named, and there are 3"):
             verify_tflite(data)
+
+
+def test_a_bias_may_be_left_out_and_a_filter_not(tiny: ModuleType) -> None:
+    graph = tiny.Graph()
+    x, y = graph.tensor("x", (1, 4)), graph.tensor("y", (1, 4))
+    w = graph.tensor("w", (4, 4), data=np.ones((4, 4), np.float32))
+    graph.operator("FULLY_CONNECTED", (x, w, -1), (y,))
+    verify_tflite(graph.file((x,), (y,)))
+    graph.operators[0][INPUTS] = np.int32([x, -1, w])
+    with pytest.raises(FlatbufferError, match="tensor -1 is named"):
+        verify_tflite(graph.file((x,), (y,)))

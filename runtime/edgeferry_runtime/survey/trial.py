@@ -13,7 +13,7 @@ from edgeferry_runtime.errors import EngineError
 from edgeferry_runtime.wire import decode_error
 from edgeferry_runtime.worker import command, death
 
-TIMEOUT_S = 20
+TIMEOUT_S = 60
 
 
 def try_out(model: Path, what: Mapping[str, str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from edgeferry_runtime.measurement.compare import Comparison, compare, compare_p
 from edgeferry_runtime.measurement.fresh import bench_fresh
 from edgeferry_runtime.measurement.local import bench
 from edgeferry_runtime.measurement.marks import Mark, conditions, steadiness
+from edgeferry_runtime.measurement.operators import OperatorTimes, operators, operators_fresh
 from edgeferry_runtime.measurement.options import BenchOptions
 from edgeferry_runtime.measurement.run import measure
 from edgeferry_runtime.measurement.statistics import median_interval, summarize
@@ -15,6 +16,7 @@ __all__ = [
     "BenchOptions",
     "Comparison",
     "Mark",
+    "OperatorTimes",
     "Sweep",
     "bench",
     "bench_fresh",
@@ -23,6 +25,8 @@ __all__ = [
     "conditions",
     "measure",
     "median_interval",
+    "operators",
+    "operators_fresh",
     "steadiness",
     "summarize",
     "sweep",

@@ -40,6 +40,8 @@ PROBE = "probe.npz"
 RECIPE = "recipe.toml"
 LABELS = "labels.txt"
 MARKER = "edgeferry-bundle"
+LARGEST_MANIFEST = 1 << 24
+"""Bytes; more is no manifest."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,11 @@ class Probe:
         Raises:
             BundleError: If the file is damaged.
         """
-        from zipfile import BadZipFile
+        from edgeferry_runtime.arrays import ArrayFileError, load_arrays
 
         try:
-            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as data:
-                found = {key: data[key] for key in data.files}
-        except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile) as error:
+            found = load_arrays(path)
+        except (OSError, ArrayFileError) as error:
             raise BundleError(path, f"cannot be read ({error})", "convert the source again") from error
         split: dict[str, dict[str, Array]] = {"input": {}, "output": {}}
         for key, values in found.items():
@@ -258,7 +259,7 @@ class Bundle:
         if not (folder / MANIFEST).is_file():
             raise BundleError(folder, f"is no bundle: it has no {MANIFEST}", "make one with: ferry convert")
         try:
-            data = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            data = _read_manifest(folder)
             if data.get("format") != MARKER:
                 raise BundleError(folder, f"its {MANIFEST} is not an Edgeferry one", "make one with: ferry convert")
             if data.get("schema") != SCHEMA:
@@ -270,9 +271,9 @@ class Bundle:
             raise BundleError(folder, f"its {MANIFEST} is damaged ({type(error).__name__}: {error})", again) from error
         for name in (manifest.artifact, *manifest.files):
             if name != Path(name).name or name in ("", ".", ".."):
-                raise BundleError(folder, f"names a file outside its folder: {name!r}", "do not use this bundle")
-            if not (folder / name).is_file():
-                raise BundleError(folder, f"lacks the file {name}", again)
+                raise BundleError(folder, f"names a file outside its folder: {name[:255]!r}", "do not use this bundle")
+            if not _is_file(folder / name):
+                raise BundleError(folder, f"lacks the file {name[:255]!r}", again)
         if manifest.artifact not in manifest.files:
             raise BundleError(folder, f"its {MANIFEST} has no hash of {manifest.artifact}", again)
         return cls(folder, manifest, str(data.get("id")))
@@ -285,8 +286,9 @@ class Bundle:
     @property
     def labels(self) -> tuple[str, ...]:
         """One name per class; empty where the bundle has none."""
-        path = self.path / LABELS
-        return tuple(path.read_text(encoding="utf-8").splitlines()) if LABELS in self.manifest.files else ()
+        from edgeferry_runtime.labels import read_labels
+
+        return read_labels(self.path / LABELS) if LABELS in self.manifest.files else ()
 
     def probe(self, signature: str | None = None) -> Probe:
         """Read the golden inputs and outputs of one signature; None takes the primary one.
@@ -332,10 +334,33 @@ class Bundle:
         return load(self.path, **options)
 
 
+def _is_file(path: Path) -> bool:
+    """Tell whether there is such a file; no file has a name that is too long."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _read_manifest(folder: Path) -> Any:
+    """Return what the JSON of a manifest says.
+
+    Raises:
+        ValueError, RecursionError, OSError: If it is none.
+    """
+    with (folder / MANIFEST).open("rb") as stream:
+        content = stream.read(LARGEST_MANIFEST + 1)
+    if len(content) > LARGEST_MANIFEST:
+        raise ValueError(f"it has more than {LARGEST_MANIFEST >> 20} MiB")
+    data = json.loads(content.decode())
+    json.dumps(data, ensure_ascii=False).encode()  # no lone surrogates, which nobody can print
+    return data
+
+
 def is_bundle(path: Path) -> bool:
     """Tell whether a folder carries our marker."""
     try:
-        data = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        data = _read_manifest(path)
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(data, dict) and data.get("format") == MARKER

@@ -34,6 +34,8 @@ COMMANDS = {
     "run": Entry("edgeferry_runtime.commands.run", "run", "Run a bundle or artifact on an input."),
     "bench": Entry("edgeferry_runtime.commands.bench", "bench", "Measure a bundle or artifact on this machine."),
     "compare": Entry("edgeferry_runtime.commands.compare", "compare", "Say which of two is faster, and how surely."),
+    "lint": Entry("edgeferry_runtime.commands.lint", "lint", "Say what a delegate would leave to the CPU."),
+    "engines": Entry("edgeferry_runtime.commands.engines", "engines", "List what this machine can execute with."),
     "device": Entry("edgeferry_devices.commands.device", "device", "Add, list, trust, inspect and remove devices."),
     "push": Entry("edgeferry_devices.commands.push", "push", "Carry a bundle to a device and prove it there."),
     "profile": Entry("edgeferry_devices.commands.profile", "profile", "Measure a bundle on one or more devices."),

@@ -1,12 +1,17 @@
-"""Inputs made from nothing but a model's description."""
+"""Inputs for a model that nobody gave any."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeferry_runtime.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.measurement.options import BenchOptions
 
 
 def _zeros(spec: TensorSpec) -> Array:
@@ -36,6 +41,15 @@ def random_feeds(specs: Sequence[TensorSpec], seed: int = 0) -> dict[str, Array]
     """
     generator = np.random.default_rng(seed)
     return {spec.name: _random(spec, generator) for spec in specs}
+
+
+def sample_feeds(specs: Sequence[TensorSpec], bundle: Bundle | None, options: BenchOptions) -> Mapping[str, Array]:
+    """Return real values to measure with: a bundle's first probe sample, else `random_feeds`."""
+    if bundle:
+        probe = bundle.probe(options.signature)
+        if len(probe):
+            return next(probe.feeds())
+    return random_feeds(specs, options.seed)
 
 
 def _random(spec: TensorSpec, generator: np.random.Generator) -> Array:

@@ -206,6 +206,11 @@ class Table:
         at = self._target(slot)
         return self.data[at + 4 : at + 4 + U32(self.data, at)[0]] if at else b""
 
+    def length(self, slot: int) -> int:
+        """Count the elements of a vector."""
+        at = self._target(slot)
+        return int(U32(self.data, at)[0]) if at else 0
+
     def ints(self, slot: int) -> tuple[int, ...]:
         """Read a vector of 4-byte signed integers."""
         at = self._target(slot)

@@ -10,8 +10,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from edgeferry_runtime.artifact_files import artifact_size
 from edgeferry_runtime.errors import (
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import subprocess
 
     from edgeferry_runtime.engines import Delegate, Engine
+    from edgeferry_runtime.tensors import TensorSpec
 
 AGAIN = "copy or convert it again"
 CHILD = """
@@ -40,8 +42,12 @@ from edgeferry_runtime.guard import child
 sys.exit(child(*sys.argv[1:]))
 """
 """The child's program. It does not import from the working folder, where the doubtful file may have brought company."""
-CHILD_MEMORY = 4 << 30
-"""Bytes of address space that a child may take at least; the machine's memory where that is more."""
+TIMEOUT_S = 120
+"""Seconds after which a child is ended."""
+CHILD_MEMORY = 3 << 29
+"""Bytes of memory of its own that a child may take: with the engine's code and a small file, it stays below 2 GB."""
+PER_FILE_BYTE, PER_CORE = 8, 16 << 20
+"""What it may take beside: for each byte of the file, whose weights are copied and packed, and for each core."""
 
 
 def check_artifact(path: str | os.PathLike[str]) -> str:
@@ -106,11 +112,12 @@ def _check_external(path: Path, entry: Mapping[str, str]) -> None:
     folder = path.parent.resolve()
     try:
         file = (folder / location).resolve()
+        found = file.is_file()
     except (OSError, ValueError, RuntimeError) as error:
-        raise CorruptFileError(path, f"keeps weights where no file can be ({error})", AGAIN) from error
+        raise CorruptFileError(path, f"keeps weights where no file can be ({str(error)[:200]})", AGAIN) from error
     if not location or not file.is_relative_to(folder):
-        raise CorruptFileError(path, f"keeps weights outside its folder, at {location!r}", "do not use this file")
-    if not file.is_file():
+        raise CorruptFileError(path, f"keeps weights outside its folder, at {location[:200]!r}", "do not use this file")
+    if not found:
         raise MissingFileError(file, f"holds weights of {path.name} and is missing", "copy it beside the model")
     for number in (offset, length):
         if number and not (number.isascii() and number.isdecimal() and len(number) < 20):
@@ -119,7 +126,7 @@ def _check_external(path: Path, entry: Mapping[str, str]) -> None:
         raise CorruptFileError(file, f"is shorter than {path.name} says", AGAIN)
 
 
-def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout_s: float = 120) -> None:
+def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout_s: float = TIMEOUT_S) -> None:
     """Load an artifact and run it once on zeros, in a child process that may die of it.
 
     Args:
@@ -138,21 +145,32 @@ def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        reason = f"did not load and run within {timeout_s:g} s"
-        raise EngineError(_culprit(path, delegate), reason, _way_out(delegate)) from None
+        refuse_late(path, delegate, timeout_s)
     if done.returncode:
-        _raise_for(path, done, delegate)
+        raise_for(path, done, delegate)
+
+
+def refuse_late(path: str | os.PathLike[str], delegate: str, timeout_s: float) -> NoReturn:
+    """Raise the error of a child that was ended."""
+    reason = f"did not load and run within {timeout_s:g} s"
+    raise EngineError(_culprit(path, delegate), reason, _way_out(delegate)) from None
 
 
 def _culprit(path: str | os.PathLike[str], delegate: str) -> object:
-    return path if delegate.startswith("cpu") else f"{path} with --delegate {delegate}"
+    return path if _plain(delegate) else f"{path} with --delegate {delegate}"
 
 
 def _way_out(delegate: str) -> str:
-    return "do not use this file on this machine" if delegate.startswith("cpu") else "use another delegate, such as cpu"
+    return "do not use this file on this machine" if _plain(delegate) else "use another delegate, such as cpu"
 
 
-def _raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
+def _plain(delegate: str) -> bool:
+    from edgeferry_runtime.engines.delegate import parse_delegates
+
+    return parse_delegates(delegate)[0].is_plain_cpu
+
+
+def raise_for(path: str | os.PathLike[str], done: subprocess.CompletedProcess[bytes], delegate: str = "cpu") -> None:
     """Raise what the child reported, or say how it died."""
     if done.returncode == 1 and done.stdout:
         import json
@@ -177,24 +195,48 @@ def _cause(status: int) -> str:
     return f"{name}, this CPU lacks instructions that the engine uses" if name == "SIGILL" else name
 
 
-def _limit_memory(mapped: int = 0) -> None:
+def limit_memory(path: str | os.PathLike[str]) -> None:
     """Keep a file that asks for absurd memory from taking the machine down with it, where the system can.
 
+    What this process takes beyond the limit is refused to it. Neither does it leave a core dump when it dies.
+
     Args:
-        mapped: Bytes of files that may be mapped, which takes address space and need not take memory.
+        path: The artifact, or a bundle, whose size is the measure.
     """
     with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
         import resource
 
-        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        resource.setrlimit(resource.RLIMIT_AS, (max(physical, CHILD_MEMORY) + min(mapped, physical),) * 2)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        wanted = CHILD_MEMORY + PER_FILE_BYTE * _size(Path(path)) + PER_CORE * (os.cpu_count() or 1)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, wanted))
 
 
-def _mapped(path: Path) -> int:
-    """Return the bytes that an artifact keeps in other files; a bundle was checked when it was made."""
-    with contextlib.suppress(OSError, ValueError):
-        return artifact_size(path) - path.stat().st_size if path.is_file() else 0
-    return 0
+def _size(path: Path) -> int:
+    """Return the bytes of a bundle's files, or of an artifact and of those beside it that hold its weights."""
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.iterdir())
+    with contextlib.suppress(EdgeferryError, ValueError):
+        return artifact_size(path)
+    return path.stat().st_size
+
+
+def check_inputs(path: Path, specs: Sequence[TensorSpec]) -> None:
+    """Refuse inputs that no memory holds.
+
+    Raises:
+        EngineError: If there is one.
+    """
+    for spec in specs:
+        size = prod(max(dim, 1) for dim in spec.shape)
+        if size > CHILD_MEMORY:
+            raise EngineError(path, f"takes an input of {size} values ({spec})", AGAIN)
+
+
+def out_of_memory(path: str | os.PathLike[str]) -> EngineError:
+    """Return the error of a child that asked for more than `limit_memory` allows."""
+    allowed = f"{CHILD_MEMORY / 2**30:g} GiB and {PER_FILE_BYTE} times the file's size"
+    fix = "load it by edgeferry_runtime.load, where you know who made it"
+    return EngineError(path, f"needs more memory than it may take ({allowed})", fix)
 
 
 def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
@@ -209,15 +251,16 @@ def _load_and_run(path: str, delegates: Sequence[Delegate] = ()) -> None:
     format_name, places, tried = check_artifact(artifact), delegates or (Delegate(),), len(delegates) < 2
     engine = open_engine(format_name, artifact, places, tried=tried)
     others = [key for key in engine.signatures if key != engine.signature]
-    _run_on_zeros(engine)
+    _run_on_zeros(artifact, engine)
     for key in others:
-        _run_on_zeros(open_engine(format_name, artifact, places, key, tried=tried))
+        _run_on_zeros(artifact, open_engine(format_name, artifact, places, key, tried=tried))
 
 
-def _run_on_zeros(engine: Engine) -> None:
+def _run_on_zeros(artifact: Path, engine: Engine) -> None:
     """Run once and close; that it refuses zeros says nothing about real inputs."""
     from edgeferry_runtime.feeds import zero_feeds
 
+    check_inputs(artifact, engine.inputs)
     feeds = zero_feeds(engine.inputs)
     with contextlib.suppress(EngineError):
         engine.run([feeds[spec.name] for spec in engine.inputs])
@@ -229,8 +272,8 @@ def child(path: str, delegate: str) -> int:
     from edgeferry_runtime.engines import parse_delegates
 
     delegates = parse_delegates(delegate)
-    if all(each.kind == "cpu" for each in delegates):
-        _limit_memory(_mapped(Path(path)))
+    if all(each.is_plain_cpu for each in delegates):
+        limit_memory(path)
     import json
 
     from edgeferry_runtime.wire import claim_stdout, encode_error
@@ -240,5 +283,8 @@ def child(path: str, delegate: str) -> int:
             _load_and_run(path, delegates)
         except EdgeferryError as error:
             answers.write(json.dumps(encode_error(error)).encode())
+            return 1
+        except MemoryError:
+            answers.write(json.dumps(encode_error(out_of_memory(path))).encode())
             return 1
     return 0

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgeferry_runtime.arrays import ArrayFileError, load_array, load_arrays
 from edgeferry_runtime.errors import DataError, MissingFileError, UsageError
 from edgeferry_runtime.preprocess import IMAGE_SUFFIXES, Preprocess, read_image
 from edgeferry_runtime.tensors import Array, TensorSpec
+
+if TYPE_CHECKING:
+    from edgeferry_runtime.bundle import Bundle
 
 
 def read_feeds(
@@ -49,6 +55,53 @@ def read_feeds(
 def has_pictures(texts: Sequence[str]) -> bool:
     """Tell whether some of what a model is fed are pictures, by the names of the files."""
     return any(text.lower().endswith(IMAGE_SUFFIXES) for text in texts)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be fed.
+
+    Attributes:
+        path: A bundle's folder, or an artifact.
+        bundle: None for a bare artifact.
+        signature: Which of its signatures; None for the primary one.
+    """
+
+    path: Path
+    bundle: Bundle | None = None
+    signature: str | None = None
+
+
+def choose_feeds(
+    target: Target, texts: Sequence[str], specs: Sequence[TensorSpec], *, raw: bool = False
+) -> dict[str, Array]:
+    """Read what a model is fed: the files that were given, else the first sample of its bundle's probe.
+
+    Args:
+        target: What is to be run.
+        texts: See `read_feeds`.
+        specs: The model's inputs.
+        raw: See `read_feeds`.
+
+    Raises:
+        UsageError: If nothing was given, and there is no bundle.
+        EdgeferryError: What `read_feeds` raises.
+    """
+    if texts:
+        return read_feeds(texts, specs, _preprocess(target, texts, specs), raw=raw)
+    if target.bundle is None:
+        raise UsageError(target.path, "is a bare artifact, which has no probe", "give --input FILE")
+    probe = next(target.bundle.probe(target.signature).feeds(), {})
+    return stored(probe, specs) if raw else probe
+
+
+def _preprocess(target: Target, texts: Sequence[str], specs: Sequence[TensorSpec]) -> Preprocess | None:
+    """Tell how pictures become inputs: as a bundle's recipe or a bare artifact's own metadata says."""
+    if target.bundle or not has_pictures(texts):
+        return target.bundle.manifest.preprocess if target.bundle else None
+    from edgeferry_runtime.classification import told_preprocess
+
+    return told_preprocess(target.path, specs)
 
 
 def stored(feeds: Mapping[str, Array], specs: Sequence[TensorSpec]) -> dict[str, Array]:
@@ -97,20 +150,15 @@ def _read(
 
 def _read_npy(path: Path) -> Array:
     try:
-        with path.open("rb") as stream:
-            found: Array = np.lib.format.read_array(stream, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return load_array(path)
+    except (OSError, ArrayFileError) as error:
         raise DataError(path, f"cannot be read as an array ({error})", "write it with numpy.save") from error
-    return found
 
 
 def _read_npz(path: Path, name: str | None, specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
-    from zipfile import BadZipFile
-
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, BadZipFile) as error:
+        arrays = load_arrays(path)
+    except (OSError, ArrayFileError) as error:
         raise DataError(path, f"cannot be read as arrays ({error})", "write it with numpy.savez") from error
     if len(arrays) == 1 and (name or len(specs) == 1):
         arrays = {name or next(iter(specs)): next(iter(arrays.values()))}

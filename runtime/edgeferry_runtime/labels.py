@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import json
+import lzma
 import zipfile
+import zlib
 from pathlib import Path
 
+from edgeferry_runtime.errors import BundleError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.onnx_wire import read_metadata
 
 LARGEST = 1 << 22
 """Bytes that a file of labels may take unpacked; more is a bomb."""
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read a file of one name a line.
+
+    Raises:
+        BundleError: If it is no text, or larger than any labels are.
+    """
+    again = "convert the source again"
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise BundleError(path, f"has more than {LARGEST >> 20} MiB of labels", again)
+        return tuple(content.decode().splitlines())
+    except UnicodeDecodeError as error:
+        raise BundleError(path, f"is no text in UTF-8 ({error.reason})", again) from error
 
 
 def artifact_labels(path: Path, format_name: str) -> tuple[str, ...]:
@@ -42,8 +62,9 @@ def archive_labels(path: Path, name: str = "") -> tuple[str, ...]:
             texts = [e for e in known if (e.filename == name if name else "label" in e.filename.lower())]
             if len(texts) != 1 or texts[0].file_size > LARGEST:
                 return ()
-            return tuple(archive.read(texts[0]).decode().splitlines())
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError):
+            with archive.open(texts[0]) as content:
+                return tuple(content.read(LARGEST).decode().splitlines())
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, zlib.error, lzma.LZMAError):
         return ()
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-ENGINES: Mapping[str, str] = {
-    "ai_edge_litert": "ai-edge-litert",
-    "tflite_runtime": "tflite-runtime",
-    "tensorflow.lite": "tensorflow",
-    "onnxruntime": "onnxruntime",
+RUNTIMES = ("", "-gpu", "-openvino", "-webgpu", "-qnn", "-migraphx", "-directml")
+"""What follows ``onnxruntime`` in the names of its distributions, each of which brings other providers."""
+
+ENGINES: Mapping[str, Sequence[str]] = {
+    "ai_edge_litert": ("ai-edge-litert",),
+    "tflite_runtime": ("tflite-runtime",),
+    "tensorflow.lite": ("tensorflow",),
+    "onnxruntime": tuple(f"onnxruntime{ending}" for ending in RUNTIMES),
 }
-"""By engine name, the distribution that brings it."""
+"""By engine name, the distributions that bring it."""
 
 THROTTLING: Mapping[int, str] = {
     0: "under-voltage",
@@ -93,12 +97,11 @@ def installed_engines() -> dict[str, str]:
     """Return the version of each engine that is installed, importing none."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {}
-    for name, distribution in ENGINES.items():
-        try:
-            found[name] = version(distribution)
-        except PackageNotFoundError:
-            continue
+    found: dict[str, str] = {}
+    for name, distributions in ENGINES.items():
+        for distribution in distributions:
+            with contextlib.suppress(PackageNotFoundError):
+                found.setdefault(name, version(distribution))
     return found
 
 

@@ -35,7 +35,8 @@ def load(
     """Load a bundle or an artifact into its engine.
 
     The file's structure is verified first. A well-formed file can still crash a native engine: put doubtful
-    ones through `edgeferry_runtime.guard.try_in_child` before.
+    ones through `edgeferry_runtime.guard.try_in_child` before, or run them by `edgeferry_runtime.confined`. The hashes
+    of a bundle tell that nothing was changed after it was made, and not who made it.
 
     Args:
         path: A bundle's folder, or a ``.tflite`` or ``.onnx`` file.

@@ -15,6 +15,12 @@ from edgeferry_runtime.tensors import Array
 LAYOUTS = ("NHWC", "NCHW")
 COLORS = ("rgb", "bgr", "gray")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+"""By content; Pillow knows others, some of which start programs."""
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, MemoryError, OverflowError, IndexError, KeyError, TypeError)
+"""What Pillow raises where a file is damaged."""
+UNSCALED = 1 << 25
+"""Pixels of a picture that is not resized, at most; each takes 12 bytes as a model's input."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,10 @@ class Preprocess:
             float32 of [1, height, width, channels] or [1, channels, height, width].
         """
         mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
-        values = (pixels.astype(np.float32) * np.float32(self.scale) - mean) / std
+        values = pixels.astype(np.float32)
+        values *= np.float32(self.scale)
+        values -= mean
+        values /= std
         if self.layout == "NCHW":
             values = values.transpose(2, 0, 1)
         return np.ascontiguousarray(values[np.newaxis], dtype=np.float32)
@@ -132,7 +141,8 @@ def _fitted(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
     if isinstance(image, np.ndarray):
         picture = Image.fromarray(_drawable(image)).convert(mode)
     else:
-        picture = _decoded(image, subject, mode)
+        most = Image.MAX_IMAGE_PIXELS or 2**27
+        picture = _decoded(image, subject, mode, most if preprocess.resize else min(most, UNSCALED))
     if preprocess.resize is not None:
         height, width = preprocess.resize
         picture = picture.resize((width, height), Image.Resampling.BILINEAR)
@@ -150,18 +160,18 @@ def _drawable(pixels: Array) -> Array:
     return pixels[:, :, 0] if pixels.ndim == 3 and channels == 1 else pixels
 
 
-def _decoded(image: Path | bytes, subject: object, mode: str) -> Any:
-    """Return the picture that a file holds."""
+def _decoded(image: Path | bytes, subject: object, mode: str, most: int) -> Any:
+    """Return the picture that a file holds, of so many pixels at most."""
     from PIL import Image
 
     if isinstance(image, Path) and not image.is_file():
         raise MissingFileError(image, "no such picture", "check the path")
     try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or 2**27):
+        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=IMAGE_FORMATS) as opened:
+            if opened.width * opened.height > most:
                 raise DataError(subject, f"is {opened.width}x{opened.height} pixels", "give a smaller picture")
             return opened.convert(mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
         reason = f"cannot be read as a picture ({error})"

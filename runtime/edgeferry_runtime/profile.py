@@ -40,6 +40,8 @@ class Profile:
         windows: Of a sustained run: at_s, runs, p5_ms, median_ms, p95_ms and state of each; `samples_ms` then keeps
             every second, third, … sample, and `num_runs` counts them all.
         cooling: What was waited for before: target_c, start_c, end_c, waited_s.
+        operators: Where it was asked for, time per operator: the attributes of `measurement.operators.Operator`.
+        operators_run: The other attributes of `measurement.operators.OperatorTimes`.
         warnings: Why the run should not be trusted; empty where nothing was seen.
         marks: The same as kind and reason.
         verdict: The same in one sentence.
@@ -79,6 +81,8 @@ class Profile:
     scheduling: Mapping[str, Any] = field(default_factory=dict)
     windows: tuple[Mapping[str, Any], ...] = ()
     cooling: Mapping[str, Any] = field(default_factory=dict)
+    operators: tuple[Mapping[str, Any], ...] = ()
+    operators_run: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     marks: tuple[Mapping[str, str], ...] = ()
     verdict: str = ""
@@ -128,11 +132,11 @@ def read_profile(path: Path) -> Profile:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MissingFileError(path, f"cannot be read ({error.strerror})", "check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(path, f"is no JSON ({error})", again) from error
     outcomes = data.get("profiles") if isinstance(data, dict) else None
-    if outcomes is not None:
-        found = [outcome["profile"] for outcome in outcomes if outcome.get("profile")]
+    if isinstance(outcomes, list):
+        found = [outcome["profile"] for outcome in outcomes if isinstance(outcome, dict) and outcome.get("profile")]
         if len(found) != 1:
             raise DataError(path, f"holds {len(found)} profiles", "measure one device at a time")
         data = found[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -31,6 +32,14 @@ class Quantization:
     scale: tuple[float, ...]
     zero_point: tuple[int, ...]
     axis: int | None = None
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether it can be of a tensor of `shape`, -1 being dynamic: a file may say anything."""
+        if len(self.scale) != len(self.zero_point) or not all(0 < scale < inf for scale in self.scale):
+            return False
+        if self.axis is None:
+            return len(self.scale) == 1
+        return 0 <= self.axis < len(shape) and shape[self.axis] in (-1, len(self.scale))
 
     def _along(self, values: tuple[float, ...] | tuple[int, ...], ndim: int) -> Array:
         array: Array = np.asarray(values, dtype=np.float64)
@@ -97,7 +106,17 @@ class TensorSpec:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> TensorSpec:
-        """Read what `to_dict` wrote."""
-        q = data.get("quantization")
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError, AttributeError: If it is something else.
+        """
+        name, shape, dtype, q = data["name"], tuple(data["shape"]), data["dtype"], data.get("quantization")
+        if not isinstance(name, str) or not isinstance(dtype, str):
+            raise TypeError("a tensor's name or dtype is no text")
+        if not all(isinstance(dim, int) and -1 <= dim < 1 << 63 for dim in shape):
+            raise ValueError(f"{name} has a dimension that cannot be")
         quantization = Quantization(tuple(q["scale"]), tuple(q["zero_point"]), q["axis"]) if q else None
-        return cls(data["name"], tuple(data["shape"]), data["dtype"], quantization)
+        if quantization and not quantization.fits(shape):
+            raise ValueError(f"the quantization of {name} cannot be")
+        return cls(name, shape, dtype, quantization)

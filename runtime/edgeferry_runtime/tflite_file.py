@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from edgeferry_runtime.errors import UnknownNameError
-from edgeferry_runtime.flatbuffer import Buffer, FlatbufferError, Layouts, Table, parse_layouts, verify
+from edgeferry_runtime.flatbuffer import Buffer, Layouts, Table, parse_layouts, verify
+from edgeferry_runtime.tflite_graph import check_graphs
 from edgeferry_runtime.tflite_schema import SCHEMA
 
 IDENTIFIER = b"TFL3"
@@ -77,7 +78,7 @@ class TfliteFile:
 
 
 def verify_tflite(data: Buffer) -> None:
-    """Prove that a file's offsets, lengths and indices stay inside what they point into.
+    """Prove that a file's offsets, lengths and indices stay inside what they point into, and that its graphs can be.
 
     It does not prove that an engine can run the file: a flipped bit in a weight or an option is still data.
 
@@ -85,7 +86,7 @@ def verify_tflite(data: Buffer) -> None:
         FlatbufferError: At the first that does not.
     """
     verify(data, _layouts(), "Model")
-    _check_indices(Table.root(data))
+    check_graphs(Table.root(data))
 
 
 @functools.cache
@@ -112,44 +113,3 @@ def read_tflite(data: Buffer) -> TfliteFile:
 
 def _tensor_map(entries: Iterable[Table]) -> dict[str, int]:
     return {entry.text(0): entry.u32(1) for entry in entries}
-
-
-def _check_indices(model: Table) -> None:
-    codes, buffers, subgraphs = model.tables(1), model.tables(4), model.tables(2)
-    if not subgraphs:
-        raise FlatbufferError("the model has no subgraph")
-    for buffer in buffers:
-        _check_outside(buffer, 1, 2)
-    for subgraph in subgraphs:
-        _check_subgraph(subgraph, len(codes), len(buffers))
-    for metadata in model.tables(6):
-        _check_range("buffer", [metadata.u32(1)], len(buffers))
-    for signature in model.tables(7):
-        _check_range("subgraph", [signature.u32(4)], len(subgraphs))
-        tensors = len(subgraphs[signature.u32(4)].tables(0))
-        _check_range("tensor", [entry.u32(1) for slot in (0, 1) for entry in signature.tables(slot)], tensors)
-
-
-def _check_subgraph(subgraph: Table, codes: int, buffers: int) -> None:
-    tensors, operators = subgraph.tables(0), subgraph.tables(3)
-    _check_range("buffer", [tensor.u32(2) for tensor in tensors], max(buffers, 1))
-    for slot in (1, 2):
-        _check_range("tensor", subgraph.ints(slot), len(tensors))
-    _check_range("operator code", [operator.u32(0) for operator in operators], codes)
-    for operator in operators:
-        for slot in (1, 2, 8):
-            _check_range("tensor", operator.ints(slot), len(tensors), optional=-1)
-        _check_outside(operator, 9, 10)
-
-
-def _check_range(what: str, indices: Iterable[int], count: int, optional: int = 0) -> None:
-    for index in indices:
-        if not min(optional, 0) <= index < count:
-            raise FlatbufferError(f"{what} {index} is named, and there are {count}")
-
-
-def _check_outside(table: Table, offset_slot: int, size_slot: int) -> None:
-    """Check bytes kept behind the flatbuffer, as files beyond 2 GB do; an offset of 0 or 1 means none."""
-    offset, size = table.u64(offset_slot), table.u64(size_slot)
-    if offset > 1 and offset + size > len(table.data):
-        raise FlatbufferError(f"a buffer leads to byte {offset + size} of {len(table.data)}")

@@ -79,7 +79,24 @@ def bench(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
     return profile
 
 
-WORK: Mapping[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {"probe": probe, "run": run, "bench": bench}
+def operators(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Measure time per operator."""
+    from edgeferry_runtime.measurement.operators import operators
+    from edgeferry_runtime.measurement.options import BenchOptions
+
+    return operators(Path(request["bundle"]), BenchOptions(**request["options"])).to_dict()
+
+
+def try_out(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Try an engine or a delegate."""
+    from edgeferry_runtime.survey.trial import answer
+
+    return answer(request)
+
+
+WORK: Mapping[str, Callable[[Mapping[str, Any], Say], dict[str, Any]]] = {
+    **{"probe": probe, "run": run, "bench": bench, "operators": operators, "try": try_out}
+}
 
 
 def main() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,48 @@ import numpy as np
 import pytest
 
 from edgeferry_runtime.bundle import LABELS, PROBE, Bundle, Manifest, Probe, write_bundle
+from edgeferry_runtime.errors import EdgeferryError
 from edgeferry_runtime.model import load
+
+MODULES = {
+    "ai_edge_litert": ("ai_edge_litert", "tflite_runtime", "tensorflow"),
+    "onnxruntime": ("onnxruntime",),
+    "Pillow": ("PIL",),
+}
+"""By what a test is said to lack, all modules that would do. The suite runs where there is one engine alone, too."""
+
+
+def _skip_without(said: str) -> None:
+    """Skip the rest of a test that needs what is truly not there. A test that hides a module sees its error."""
+    if "tflite_runtime has no profiler" in said:
+        pytest.skip("tflite_runtime has no profiler")
+    lacks = re.search(r"needs (\w+), which is not installed", said)
+    if lacks is None or lacks[1] not in MODULES:
+        return
+    names = MODULES[lacks[1]]
+    hidden = any(name in sys.modules and sys.modules[name] is None for name in names)
+    if not hidden and not any(importlib.util.find_spec(name) for name in names):
+        pytest.skip(f"needs {lacks[1]}, which is not installed here")
+
+
+def _skipping() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except EdgeferryError as error:
+        _skip_without(str(error))
+        raise
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, Any, Any]:
+    """Skip a test that needs what is not installed."""
+    return (yield from _skipping())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Skip a test whose fixtures need what is not installed."""
+    return (yield from _skipping())
 
 
 def _tiny_models() -> ModuleType:
@@ -68,6 +111,25 @@ def lavapipe() -> dict[str, str]:
     return {**os.environ, "VK_DRIVER_FILES": named, "LD_LIBRARY_PATH": ":".join(folders)}
 
 
+def _python(variable: str, wheel: str) -> str:
+    found = os.environ.get(variable)
+    if not found:
+        pytest.skip(f"{variable} is not set: it names a Python that has click and {wheel}, which excludes onnxruntime")
+    return found
+
+
+@pytest.fixture(scope="session")
+def openvino_python() -> str:
+    """A Python whose ONNX Runtime has OpenVINO."""
+    return _python("EDGEFERRY_OPENVINO_PYTHON", "onnxruntime-openvino")
+
+
+@pytest.fixture(scope="session")
+def webgpu_python() -> str:
+    """A Python whose ONNX Runtime has WebGPU."""
+    return _python("EDGEFERRY_WEBGPU_PYTHON", "onnxruntime-webgpu")
+
+
 @pytest.fixture
 def make_bundle(artifacts: dict[str, Path], tmp_path: Path) -> Callable[..., Bundle]:
     """Make a bundle of a tiny model, or of one in a file, whose probe is what the model itself answers.
@@ -118,6 +180,9 @@ def ferry(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, st
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([str(arg) for arg in args])
-        return int(ended.value.code or 0), *capfd.readouterr()
+        code, (out, err) = int(ended.value.code or 0), capfd.readouterr()
+        if code:
+            _skip_without(err)
+        return code, out, err
 
     return call

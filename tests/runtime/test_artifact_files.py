@@ -92,7 +92,7 @@ def test_missing_and_short_weights(split_bundle: Make) -> None:
     with pytest.raises(CorruptFileError, match=r"is shorter than model\.onnx says"):
         bundle.load()
     (bundle.path / "model.onnx.data").unlink()
-    with pytest.raises(BundleError, match=r"lacks the file model\.onnx\.data"):
+    with pytest.raises(BundleError, match=r"lacks the file 'model\.onnx\.data'"):
         Bundle.open(bundle.path)
 
 

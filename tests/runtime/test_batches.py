@@ -89,13 +89,9 @@ def test_int8_is_scaled_or_left(artifacts) -> None:
 
 
 def test_an_output_without_a_batch_axis_is_said(tiny, tmp_path: Path) -> None:
-    import onnx
-
-    shape = [onnx.helper.make_tensor_value_info("x", 1, ["n", 4])], [onnx.helper.make_tensor_value_info("y", 1, None)]
-    model = onnx.helper.make_graph([onnx.helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)], "g", *shape)
+    node = tiny.onnx_node("ReduceSum", ["x"], ["y"], keepdims=0)
     path = tmp_path / "sum.onnx"
-    opsets = [onnx.helper.make_opsetid("", 13)]
-    path.write_bytes(onnx.helper.make_model(model, ir_version=9, opset_imports=opsets).SerializeToString())
+    path.write_bytes(tiny.onnx_model([node], [tiny.onnx_value("x", ["n", 4])], [tiny.onnx_value("y", None)]))
     with load(path) as loaded:
         with pytest.raises(DataError, match=r"output y: is \[\] for a batch of 2"):
             list(loaded.predict_batches(rows(2)))

@@ -17,6 +17,7 @@ LIBRARY = Delegate("library", name="./libfoo.so", options=(("device", "usb:0"), 
     [
         ("cpu", Delegate("cpu")),
         ("cpu:4", Delegate("cpu", threads=4)),
+        ("cpu:openvino", Delegate("cpu", name="openvino")),
         ("gpu", Delegate("gpu")),
         ("gpu:webgpu", Delegate("gpu", name="webgpu")),
         ("npu", Delegate("npu")),

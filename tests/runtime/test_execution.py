@@ -15,12 +15,14 @@ BEHIND = (LeftBehind("SOFTMAX", 2), LeftBehind("CAST", 1, "an operator that it d
 PART = Execution("./d.so", "./d.so", "libd", 10, 7, 2, BEHIND)
 ALL = Execution("./d.so", "./d.so", "libd", 10, 10, 1)
 CPU = Execution("cpu", "cpu", "CPU, XNNPACK, 1 thread", 10, 7, 2, BEHIND)
+OPENVINO = Execution("cpu:openvino", "cpu:openvino", "CPU, OpenVINO", 10, 7, 2, BEHIND)
 FALLEN = Execution("gpu,cpu", "cpu", "CPU, 1 thread", fallbacks=("gpu: no adapter",))
 UNKNOWN = Execution("gpu", "gpu", "llvmpipe")
 
 
 @pytest.mark.parametrize(
-    ("execution", "full"), [(PART, False), (ALL, True), (CPU, True), (FALLEN, False), (UNKNOWN, None)]
+    ("execution", "full"),
+    [(PART, False), (ALL, True), (CPU, True), (OPENVINO, False), (FALLEN, False), (UNKNOWN, None)],
 )
 def test_full_delegation_is_of_what_was_asked_for(execution: Execution, full: bool | None) -> None:
     assert execution.full is full

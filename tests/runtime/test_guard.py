@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeferry_runtime import guard
+from edgeferry_runtime import guard, machine
 from edgeferry_runtime.errors import (
     ArtifactError,
     CorruptFileError,
@@ -24,12 +24,12 @@ from edgeferry_runtime.errors import (
 from edgeferry_runtime.guard import check_artifact, try_in_child
 
 FLIPS = 150
+NEWER_THAN_TFLITE_RUNTIME = ("group_norm", "l2_norm_composite", "w8_a16", "blockwise")
 
 LOADER = """
 import sys, json
 from edgeferry_runtime.errors import EdgeferryError
-from edgeferry_runtime.guard import _limit_memory, _load_and_run
-_limit_memory()
+from edgeferry_runtime.guard import _load_and_run
 for line in sys.stdin:
     try:
         _load_and_run(json.loads(line))
@@ -164,6 +164,8 @@ def test_a_flipped_bit_is_refused_loads_or_kills_a_child(artifacts, write, loade
             outcome = type(error).__name__
         outcomes[outcome] = outcomes.get(outcome, 0) + 1
     assert not [outcome for outcome in outcomes if outcome.startswith("UNEXPECTED")], outcomes
+    if "MissingExtraError" in outcomes:
+        pytest.skip(f"the engine of {kind} is not installed here")
     assert outcomes.get("ok", 0) > 0
     assert outcomes.get("died", 0) <= FLIPS // 10, outcomes
 
@@ -204,7 +206,7 @@ def test_the_child_reports_corrupt_files(artifacts, write) -> None:
 def test_a_death_is_named(code: str, said: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     with pytest.raises(EngineCrashError, match=said):
-        guard._raise_for("model.tflite", done)
+        guard.raise_for("model.tflite", done)
 
 
 def test_a_child_that_does_not_answer_is_ended(artifacts) -> None:
@@ -229,15 +231,18 @@ def test_the_zoo_is_survived(zoo: Path, loader: Loader) -> None:
             refused[path] = error
             continue
         outcome = loader(path)
+        if outcome == "MissingExtraError":
+            continue
         assert outcome in ("ok", "EngineError", "died"), f"{path}: {outcome}"
         assert outcome == "ok" or _needs_more(path), f"{path}: {outcome}"
     assert refused == {}
 
 
 def _needs_more(path: Path) -> bool:
-    """Files that LiteRT itself refuses: other chips' operators, and its own malformed test files."""
+    """Files that LiteRT itself refuses: operators of other chips or newer versions, and malformed test files."""
     parts = ("edgetpu", "decoder", "invalid_models", "qualcomm", "sm8750", "MTKEXT", "audio_preprocessor", "squeeze")
-    return any(part in str(path) for part in parts)
+    newer = () if machine.installed_engines().get("ai_edge_litert") else NEWER_THAN_TFLITE_RUNTIME
+    return any(part in str(path) for part in (*parts, *newer))
 
 
 @pytest.mark.zoo

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 
 from edgeferry_runtime.engines import Delegate, LeftBehind, open_engine
 from edgeferry_runtime.engines.elf import elf_machine, own_machine
@@ -44,10 +43,9 @@ def chain(tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tensors = [graph.tensor(f"t{i}", [1, 4]) for i in range(7)]
     for i in range(6):
         if i == 2:
-            graph.operator(schema.BuiltinOperator.LOGISTIC, [tensors[i]], [tensors[i + 1]])
+            graph.operator("LOGISTIC", [tensors[i]], [tensors[i + 1]])
         else:
-            options = (schema.BuiltinOptions.AddOptions, schema.AddOptionsT())
-            graph.operator(schema.BuiltinOperator.ADD, [tensors[i]] * 2, [tensors[i + 1]], *options)
+            graph.operator("ADD", [tensors[i]] * 2, [tensors[i + 1]])
     path = tmp_path_factory.mktemp("chain") / "chain.tflite"
     path.write_bytes(graph.file([tensors[0]], [tensors[6]]))
     return path
@@ -82,7 +80,7 @@ def test_options_reach_the_delegate(adder: Path, chain: Path) -> None:
 def test_a_graph_that_is_taken_whole_is_fully_delegated(adder: Path, tiny, tmp_path: Path) -> None:
     graph = tiny.Graph()
     x, y = graph.tensor("x", [1, 4]), graph.tensor("y", [1, 4])
-    graph.operator(schema.BuiltinOperator.ADD, [x, x], [y], schema.BuiltinOptions.AddOptions, schema.AddOptionsT())
+    graph.operator("ADD", [x, x], [y])
     path = tmp_path / "add.tflite"
     path.write_bytes(graph.file([x], [y]))
     with load(path, delegate=str(adder), require_full_delegation=True) as model:
@@ -94,7 +92,7 @@ def test_a_graph_that_is_taken_whole_is_fully_delegated(adder: Path, tiny, tmp_p
 def test_a_delegate_takes_other_shapes_as_well(adder: Path, artifacts, tiny, tmp_path: Path) -> None:
     graph = tiny.Graph()
     x, y = (graph.tensor(name, [1, 4], signature=[-1, 4]) for name in "xy")
-    graph.operator(schema.BuiltinOperator.ADD, [x, x], [y], schema.BuiltinOptions.AddOptions, schema.AddOptionsT())
+    graph.operator("ADD", [x, x], [y])
     path = tmp_path / "add.tflite"
     path.write_bytes(graph.file([x], [y]))
     with load(path, delegate=f"{adder}?slip=0.5") as model:
@@ -226,6 +224,8 @@ def test_the_edge_tpu_runtime_is_given_the_device(adder: Path, compiled: Path, t
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     said = "--delegate edgetpu:pci:1: libedgetpu.so.1 finds no such Edge TPU (the adder does not take device)"
+    if "which is not installed" in done.stderr:
+        pytest.skip("needs ai_edge_litert, which is not installed here")
     assert said in done.stderr.splitlines()[-1]
 
 

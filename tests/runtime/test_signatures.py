@@ -123,7 +123,7 @@ def test_the_commands(two: Bundle, ferry, tmp_path: Path) -> None:
     status, out, err = ferry("run", two.path, "--signature", "zero", "--json")
     assert status == 0, err
     assert [output["name"] for output in json.loads(out)["outputs"]] == ["answer"]
-    assert "running the signature double; others: zero\n" in ferry("run", two.path)[2]
+    assert "ran the signature double; others: zero\n" in ferry("run", two.path)[2]
     np.save(tmp_path / "q.npy", Q)
     assert ferry("run", two.artifact, "--signature", "zero", "--input", tmp_path / "q.npy")[0] == 0
     status, out, _ = ferry("bench", two.path, "--signature", "zero", "--num-runs", 1, "--min-secs", 0)

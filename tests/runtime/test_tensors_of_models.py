@@ -30,6 +30,8 @@ def test_numbers_of_every_dtype(tiny, tmp_path: Path, suffix: str, dtype: str, r
     x = np.array([[0, 1, 2, 3]]).astype(dtype)
     with load(identity(tiny, tmp_path, suffix, dtype)) as model:
         assert model.inputs[0].dtype == dtype
+        if (model.engine, dtype) == ("tflite_runtime", "uint16"):
+            pytest.skip("tflite_runtime takes no uint16")
         answer = model(x, raw=raw)
         assert answer.dtype == dtype
         assert answer.ravel().tolist() == x.ravel().tolist()

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.zoo
 
 
 def test_keyword_spotting_int8(zoo: Path) -> None:
-    clips = np.load(zoo / "mlperf-tiny" / "kws01_500.npz")
+    with np.load(zoo / "mlperf-tiny" / "kws01_500.npz") as file:
+        clips = dict(file)
     path = next(zoo.glob("mlperf-tiny/**/keyword_spotting/trained_models/kws_ref_model.tflite"))
     real = (clips["features_int8"].astype(np.float32) - clips["zero_point"]) * clips["scale"]
     with load(path) as model:

@@ -10,8 +10,9 @@ import click
 
 from edgeferry_devices.profiling import Outcome
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.commands.bench_options import heat_options, run_options
+from edgeferry_runtime.commands.bench_options import heat_options, ops_options, run_options
 from edgeferry_runtime.commands.delegate_option import delegate_options
+from edgeferry_runtime.commands.operators_text import operators_text, profile_operators
 from edgeferry_runtime.commands.output import emit, json_option, say, table
 from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
@@ -24,11 +25,14 @@ HEAD = ("device", "engine", "delegate", "p50 ms", "95 % interval", "p95 ms", "fi
 @click.argument("devices", nargs=-1, required=True, metavar="DEVICE...")
 @run_options
 @heat_options
+@ops_options
 @delegate_options
 @click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @json_option
 @click.pass_context
-def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def profile(
+    ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_json: bool, top: int, **options: Any
+) -> None:
     """Measure BUNDLE on each DEVICE, pushing it first where it is not up to date.
 
     A device that fails has a line of its own and does not stop the others; the exit code is the first failure's.
@@ -45,6 +49,8 @@ def profile(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_js
         for p in done:
             if p.windows:
                 click.echo(f"{p.device}: {drift_sentence(p.windows)}")
+            if p.operators:
+                click.echo(f"\n{p.device}:\n{operators_text(profile_operators(p), top)}")
     _report(outcomes)
     ctx.exit(next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0))
 

@@ -15,6 +15,7 @@ from edgeferry_runtime.classification.scores import Scores, read_scores
 from edgeferry_runtime.classification.told import Told, read_told
 from edgeferry_runtime.errors import DataError, UsageError
 from edgeferry_runtime.guard import check_artifact
+from edgeferry_runtime.labels import read_labels
 from edgeferry_runtime.preprocess import Preprocess, read_image
 from edgeferry_runtime.tensors import Array, TensorSpec
 
@@ -152,7 +153,7 @@ def _bundled(model: Model) -> tuple[str, ...]:
     """Return the labels of a model's bundle."""
     if model.manifest is None or LABELS not in model.manifest.files:
         return ()
-    return tuple((model.path.parent / LABELS).read_text(encoding="utf-8").splitlines())
+    return read_labels(model.path.parent / LABELS)
 
 
 def _picture(model: Model, preprocess: Preprocess, told: Told) -> TensorSpec:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeferry_runtime.commands.bench_options import heat_options, run_options
+from edgeferry_runtime.commands.bench_options import heat_options, ops_options, run_options
 from edgeferry_runtime.commands.delegate_option import delegate_options
 from edgeferry_runtime.commands.output import emit, json_option, say
 from edgeferry_runtime.errors import UsageError
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 @run_options
 @delegate_options
 @heat_options
+@ops_options
 @click.option("--sweep", is_flag=True, help="Try threads and delegates that this machine has, and recommend one.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs, where there is no probe.")
 @click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
 @json_option
-def bench(target: Path, as_json: bool, delegate: str | None, sweep: bool, **options: Any) -> None:
+def bench(target: Path, as_json: bool, delegate: str | None, sweep: bool, top: int, **options: Any) -> None:
     """Measure a bundle or artifact on this machine, in a fresh process.
 
     TARGET is a bundle's folder, or a .tflite or .onnx file. A bundle is fed its probe's first sample, a bare artifact
@@ -35,16 +36,19 @@ def bench(target: Path, as_json: bool, delegate: str | None, sweep: bool, **opti
     from edgeferry_runtime.benchmark import BenchOptions
     from edgeferry_runtime.commands.target import check_target
 
-    if sweep and (delegate or options["sustained_secs"]):
-        other = "--delegate" if delegate else "--sustained"
+    others = {"--delegate": delegate, "--sustained": options["sustained_secs"], "--ops": options["ops"]}
+    for other in [name for name, given in others.items() if sweep and given]:
         raise UsageError("--sweep", f"does not go together with {other}", f"leave out {other}")
     wanted = BenchOptions(delegate=delegate or "cpu", **options)
     if check_target(target, wanted.delegate) is None:
         say("a bare artifact has no probe: measuring on seeded random inputs")
-    (_sweep if sweep else _bench)(target, wanted, as_json)
+    if sweep:
+        _sweep(target, wanted, as_json)
+    else:
+        _bench(target, wanted, as_json, top)
 
 
-def _bench(target: Path, options: BenchOptions, as_json: bool) -> None:
+def _bench(target: Path, options: BenchOptions, as_json: bool, top: int) -> None:
     from edgeferry_runtime.benchmark import bench_fresh
     from edgeferry_runtime.commands.profile_text import profile_text
 
@@ -53,7 +57,7 @@ def _bench(target: Path, options: BenchOptions, as_json: bool) -> None:
         data = profile.to_dict()
         emit(data, data.pop("schema"))
     else:
-        click.echo(profile_text(profile))
+        click.echo(profile_text(profile, top))
 
 
 def _sweep(target: Path, options: BenchOptions, as_json: bool) -> None:

@@ -46,6 +46,14 @@ HEAT = (
 )
 
 
+OPS = (
+    click.option("--ops", is_flag=True, help="Measure time per operator as well, with the engine's own profiler."),
+    click.option(
+        "--top", type=click.IntRange(min=1), default=10, show_default=True, help="Operators that --ops shows at most."
+    ),
+)
+
+
 def run_options(command: Command) -> Command:
     """Add how often and how long to run."""
     return _with(command, RUNS)
@@ -54,6 +62,11 @@ def run_options(command: Command) -> Command:
 def heat_options(command: Command) -> Command:
     """Add ``--sustained`` and what belongs to ``--cool-to``."""
     return _with(command, HEAT)
+
+
+def ops_options(command: Command) -> Command:
+    """Add ``--ops`` and ``--top``."""
+    return _with(command, OPS)
 
 
 def _with(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:

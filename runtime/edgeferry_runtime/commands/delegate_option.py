@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FORMS = "cpu[:THREADS], gpu[:BACKEND], npu[:BACKEND], edgetpu[:usb|pci[:N]], or LIBRARY[?KEY=VALUE&...]"
+FORMS = "cpu[:THREADS], cpu:openvino, gpu[:BACKEND], npu[:BACKEND], edgetpu[:usb|pci[:N]], or LIBRARY[?KEY=VALUE&...]"
 
 
 def delegate_options(command: Command) -> Command:

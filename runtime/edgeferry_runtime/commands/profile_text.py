@@ -7,14 +7,20 @@ from typing import Any
 
 from edgeferry_runtime.commands.chart_text import windows_chart
 from edgeferry_runtime.commands.delegate_option import execution_lines
+from edgeferry_runtime.commands.operators_text import operators_text, profile_operators
 from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Execution
 from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
 
 
-def profile_text(profile: Profile) -> str:
-    """Lay out a profile as a page of aligned facts."""
+def profile_text(profile: Profile, top: int = 10) -> str:
+    """Lay out a profile as a page of aligned facts.
+
+    Args:
+        profile: What was measured.
+        top: Operators to show at most, where they were measured.
+    """
     low, high = profile.median_ms_ci95
     facts = {
         "artifact": _artifact(profile.artifact),
@@ -40,6 +46,8 @@ def profile_text(profile: Profile) -> str:
     lines += [f"{'warning'.ljust(width)}  {warning}" for warning in profile.warnings]
     if profile.windows:
         lines += ["", windows_chart(profile.windows, duration), "", drift_sentence(profile.windows)]
+    if profile.operators:
+        lines += ["", operators_text(profile_operators(profile), top)]
     return "\n".join(lines)
 
 

@@ -11,15 +11,13 @@ import click
 from edgeferry_runtime.cli import resolve
 from edgeferry_runtime.commands.delegate_option import delegate_options, execution_lines
 from edgeferry_runtime.commands.output import emit, json_option, say
-from edgeferry_runtime.commands.target import check_target
 from edgeferry_runtime.commands.tensors_text import outputs_json, outputs_text
 from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError, UsageError
 
 if TYPE_CHECKING:
     from edgeferry_runtime.bundle import Bundle
     from edgeferry_runtime.engines import Execution
-    from edgeferry_runtime.preprocess import Preprocess
-    from edgeferry_runtime.tensors import Array, TensorSpec
+    from edgeferry_runtime.tensors import Array
 
 
 Answer: TypeAlias = "tuple[tuple[str, ...], dict[str, Array], Execution | None]"
@@ -77,27 +75,34 @@ def run(top: int, output: Path | None, as_json: bool, **request: object) -> None
 
 
 def _run_here(asked: Request) -> Answer:
+    from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.confined import Run, run_confined
     from edgeferry_runtime.engines import parse_delegates
+    from edgeferry_runtime.guard import check_artifact
     from edgeferry_runtime.labels import artifact_labels
-    from edgeferry_runtime.model import load
 
     delegate = asked.delegate or "cpu"
     parse_delegates(delegate)
-    bundle = check_target(asked.target, delegate)
+    bundle = Bundle.open(asked.target) if asked.target.is_dir() else None
+    if bundle:
+        bundle.check()
+    format_name = check_artifact(bundle.artifact if bundle else asked.target)
+    _say_probe(asked, bundle)
     full = asked.require_full_delegation
-    with load(asked.target, delegate=delegate, signature=asked.signature, require_full_delegation=full) as model:
-        others = [key for key in model.signatures if key != model.signature]
-        if others and asked.signature is None:
-            say(f"running the signature {model.signature}; others: {', '.join(others)}")
-        if asked.delegate:
-            say("\n".join(execution_lines(model.execution)))
-        feeds = _feeds(asked, model.inputs, bundle)
-        labels = bundle.labels if bundle else artifact_labels(asked.target, model.format)
-        return labels, model.run(feeds, raw=asked.raw), model.execution
+    answer = run_confined(Run(str(asked.target), asked.inputs, asked.raw, delegate, full, asked.signature))
+    if answer.said:
+        say(answer.said.rstrip())
+    ran, *others = answer.signatures
+    if others and asked.signature is None:
+        say(f"ran the signature {ran}; others: {', '.join(others)}")
+    if asked.delegate:
+        say("\n".join(execution_lines(answer.execution)))
+    return bundle.labels if bundle else artifact_labels(asked.target, format_name), answer.outputs, answer.execution
 
 
 def _run_there(asked: Request) -> Answer:
     from edgeferry_runtime.bundle import Bundle
+    from edgeferry_runtime.input_files import Target, choose_feeds
 
     if asked.delegate or asked.require_full_delegation:
         raise UsageError("--delegate", "works on this machine only", "leave out --delegate or --device")
@@ -106,32 +111,15 @@ def _run_there(asked: Request) -> Answer:
     run_on_device = resolve("edgeferry_devices.running", "run_on_device")
     bundle = Bundle.open(asked.target)
     bundle.check()
-    feeds = _feeds(asked, bundle.manifest.at(asked.signature).inputs, bundle)
+    _say_probe(asked, bundle)
+    target = Target(asked.target, bundle, asked.signature)
+    feeds = choose_feeds(target, asked.inputs, bundle.manifest.at(asked.signature).inputs, raw=asked.raw)
     return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say, asked.signature), None
 
 
-def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:
-    """Make on this machine what the model is fed, pictures decoded."""
-    from edgeferry_runtime.input_files import read_feeds, stored
-
-    if asked.inputs:
-        return read_feeds(asked.inputs, specs, _preprocess(asked, specs, bundle), raw=asked.raw)
-    if bundle is None:
-        raise UsageError(asked.target, "is a bare artifact, which has no probe", "give --input FILE")
-    say("no --input: running the first sample of the bundle's probe")
-    probe = next(bundle.probe(asked.signature).feeds())
-    return stored(probe, specs) if asked.raw else probe
-
-
-def _preprocess(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> Preprocess | None:
-    """Tell how pictures become inputs: as a bundle's recipe or a bare artifact's own metadata says."""
-    from edgeferry_runtime.input_files import has_pictures
-
-    if bundle or not has_pictures(asked.inputs):
-        return bundle.manifest.preprocess if bundle else None
-    from edgeferry_runtime.classification import told_preprocess
-
-    return told_preprocess(asked.target, specs)
+def _say_probe(asked: Request, bundle: Bundle | None) -> None:
+    if bundle and not asked.inputs:
+        say("no --input: running the first sample of the bundle's probe")
 
 
 def _check_npz(path: Path) -> None:

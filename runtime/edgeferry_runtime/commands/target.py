@@ -1,4 +1,4 @@
-"""What ``ferry run`` and ``ferry bench`` are given: a bundle, or a bare artifact."""
+"""What ``ferry bench`` and ``ferry compare`` are given: a bundle, or a bare artifact."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from edgeferry_runtime.guard import check_artifact, try_in_child
 
 
 def check_target(path: Path, delegate: str = "cpu") -> Bundle | None:
-    """Make sure that a target is what it says before an engine of this process sees it.
+    """Make sure that a target is what it says before it is measured, which happens in a process of its own.
 
     A bundle is compared with its hashes; its artifact was run when it was made. A bare artifact is doubtful: it
-    is loaded and run in a child process first, as `engines.open_engine` does with any delegate but the plain CPU.
+    is loaded and run once in a child process first, as `engines.open_engine` does with any delegate but the plain CPU.
 
     Args:
         path: A bundle's folder, or an artifact.
@@ -33,6 +33,6 @@ def check_target(path: Path, delegate: str = "cpu") -> Bundle | None:
         return bundle
     check_artifact(path)
     places = parse_delegates(delegate)
-    if len(places) > 1 or places[0].kind == "cpu":
+    if len(places) > 1 or places[0].is_plain_cpu:
         try_in_child(path, delegate=delegate)
     return None

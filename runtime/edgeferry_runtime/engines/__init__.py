@@ -96,7 +96,7 @@ def open_engine(
     failures: list[EngineError] = []
     for delegate in delegates:
         try:
-            engine = _open_with(format_name, path, delegate, signature, tried=tried or delegate.kind == "cpu")
+            engine = _open_with(format_name, path, delegate, signature, tried=tried or delegate.is_plain_cpu)
         except EngineError as error:
             failures.append(error)
             continue

@@ -11,10 +11,12 @@ KINDS = ("cpu", "gpu", "npu", "edgetpu")
 """What may stand before the first colon; a path to a delegate library is recognised by its form."""
 
 BACKENDS: Mapping[str, tuple[str, ...]] = {
-    "gpu": ("coreml", "cuda", "openvino", "webgpu"),
-    "npu": ("coreml", "openvino"),
+    "cpu": ("openvino",),
+    "gpu": ("cuda", "migraphx", "coreml", "directml", "webgpu", "openvino", "tensorrt"),
+    "npu": ("qnn", "vitisai", "coreml", "openvino"),
 }
-"""What may stand behind the colon of ``gpu`` and ``npu``; without it the engine takes the one that it has."""
+"""What may stand behind the colon. Without it, ``cpu`` is the engine's own, and ``gpu`` and ``npu`` are the first of
+these that the engine has."""
 
 BUSES = ("usb", "pci")
 SUFFIXES = (".so", ".dylib", ".dll")
@@ -26,16 +28,17 @@ MOST_THREADS = 1024
 class Delegate:
     """Where an engine executes.
 
-    Grammar: ``cpu[:THREADS]``, ``gpu[:BACKEND]``, ``npu[:BACKEND]``, ``edgetpu[:usb|pci[:N]]``, or the path of a
-    TFLite delegate library with its options, ``./libfoo.so?key=value&key=value``. A path has a ``/``, or one of the
-    suffixes ``.so``, ``.dylib``, ``.dll``; it and its options have no comma, which joins an order of preference
-    (see `parse_delegates`). ``str`` gives the canonical text.
+    Grammar: ``cpu[:THREADS]``, ``cpu:openvino``, ``gpu[:BACKEND]``, ``npu[:BACKEND]``, ``edgetpu[:usb|pci[:N]]``, or
+    the path of a TFLite delegate library with options, ``./libfoo.so?key=value&key=value``. A path has a ``/``, or one
+    of the suffixes ``.so``, ``.dylib``, ``.dll``; it and its options have no comma, which joins an order of preference
+    (see `parse_delegates`). OpenVINO has a name on each of its three processors, because its CPU is no GPU. ``str``
+    gives the canonical text.
 
     Attributes:
         kind: ``cpu``, ``gpu``, ``npu``, ``edgetpu`` or ``library``.
         threads: Worker threads of ``cpu``; None leaves the engine's default.
-        name: The backend of ``gpu`` and ``npu``, the device of ``edgetpu`` (``usb``, ``pci:0``), or the library's
-            path; None leaves the engine's choice.
+        name: The backend of the first three, the device of ``edgetpu`` (``usb``, ``pci:0``), or the library's path;
+            None leaves the engine's choice.
         options: What a library is given, in the order of the text.
     """
 
@@ -60,14 +63,19 @@ class Delegate:
             raise UnknownNameError("--delegate", kind, (*KINDS, "./LIBRARY.so"))
         if not colon:
             return cls(kind)
-        if kind == "cpu":
+        if kind == "cpu" and rest not in BACKENDS[kind]:
             return cls(kind, threads=_threads(text, rest))
         return cls(kind, name=_unit(text, rest) if kind == "edgetpu" else _backend(kind, rest))
+
+    @property
+    def is_plain_cpu(self) -> bool:
+        """Whether it is the engine's own CPU, rather than anything that may fail or take nodes in part."""
+        return self.kind == "cpu" and self.name is None
 
     def __str__(self) -> str:
         if self.kind == LIBRARY:
             return "?".join(filter(None, (self.name, "&".join(f"{key}={value}" for key, value in self.options))))
-        detail = self.threads if self.kind == "cpu" else self.name
+        detail = self.name or self.threads
         return self.kind if detail is None else f"{self.kind}:{detail}"
 
 
@@ -99,7 +107,9 @@ def _options(text: str, words: str) -> tuple[tuple[str, str], ...]:
 
 def _threads(text: str, count: str) -> int:
     if not count.isascii() or not count.isdecimal() or not 1 <= int(count) <= MOST_THREADS:
-        raise UsageError(f"--delegate {text}", f"{count!r} is no thread count", "give a number, such as cpu:4")
+        raise UsageError(
+            f"--delegate {text}", f"{count!r} is no thread count", "give a number, such as cpu:4, or openvino"
+        )
     return int(count)
 
 

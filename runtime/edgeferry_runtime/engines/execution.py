@@ -48,7 +48,8 @@ class LeftBehind:
 class Execution:
     """What really executes an artifact. None means that it cannot be known.
 
-    Nodes are counted in the graph that runs, without the bodies of its loops and branches.
+    Nodes are counted in the graph that runs: TFLite's without the bodies of loops and branches, ONNX's with them, after
+    the optimizations that do not depend on where it executes.
 
     Attributes:
         asked: The order of preference that was asked for.
@@ -82,7 +83,8 @@ class Execution:
     @property
     def on_cpu(self) -> bool:
         """Whether the delegate that executes is the plain CPU."""
-        return self.delegate.partition(":")[0] == "cpu"
+        kind, _, detail = self.delegate.partition(":")
+        return kind == "cpu" and (not detail or detail.isdecimal())
 
     def check_full(self, path: Path) -> None:
         """Insist on full delegation.

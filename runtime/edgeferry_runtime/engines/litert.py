@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import re
+import importlib.util
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
 from edgeferry_runtime.engines.litert_library import LoadDelegate, check_edgetpu, library_name, load_library
 from edgeferry_runtime.engines.litert_nodes import count_nodes, delegated_share, operators
+from edgeferry_runtime.engines.litert_refusals import REFUSALS, refusal
 from edgeferry_runtime.errors import EngineError, MissingExtraError, PartialDelegationError
 from edgeferry_runtime.flatbuffer import map_file
 from edgeferry_runtime.quiet_stderr import quiet_stderr
@@ -34,10 +35,6 @@ PACKAGES: Mapping[str, tuple[str, str]] = {
 
 Run = Callable[[Sequence[Array]], list[Array]]
 
-REFUSALS = (ValueError, RuntimeError, MemoryError)
-"""What an interpreter raises where it refuses a file or a run."""
-
-
 UNDONE = "Restored original execution plan after delegate application failure."
 """What LiteRT adds to the reason of a delegate that fails."""
 
@@ -54,6 +51,9 @@ class Package(NamedTuple):
     def version(self) -> str:
         """Its version, looked up when it is asked for: that costs more than loading a small model."""
         return _version(self.distribution)
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def open_engine(path: Path, delegate: Delegate, chosen: str | None = None) -> Li
         file = read_tflite(data)
     signature = file.choose(chosen)
     check_edgetpu(path, delegate, file)
+    if delegate.kind == "cpu" and not delegate.is_plain_cpu:
+        raise EngineError(f"--delegate {delegate}", "is not available for TFLite artifacts", "use --delegate cpu")
     package = import_engine(path)
     if delegate.kind in ("gpu", "npu"):
         from edgeferry_runtime.engines.litert_compiled import open_compiled
@@ -150,7 +152,7 @@ def _artifact(path: Path, package: Package, file: TfliteFile, signature: Signatu
             interpreter = package.interpreter(str(path))
             inputs, outputs = (tuple(port.spec for port in side) for side in _ports(interpreter, signature))
     except REFUSALS as error:
-        raise refusal(path, error) from error
+        raise refusal(path, error, str(package)) from error
     main = signature is None or not signature.subgraph
     return Artifact(path, (inputs, outputs), signature, file.keys, operators(interpreter) if main else ())
 
@@ -166,7 +168,7 @@ def _open_interpreter(
             interpreter.allocate_tensors()
             inputs, outputs = _ports(interpreter, signature)
         except REFUSALS as error:
-            raise refusal(path, error) from error
+            raise refusal(path, error, str(package)) from error
     execution = _execution(path, delegate, interpreter, (file.nodes, taken))
     if signature is not None and signature.subgraph:
         run = _signature_call(path, interpreter.get_signature_runner(signature.key), inputs, outputs)
@@ -186,7 +188,7 @@ def _interpreter(path: Path, delegate: Delegate, package: Package) -> Any:
         try:
             return package.interpreter(str(path), num_threads=delegate.threads)
         except REFUSALS as error:
-            raise refusal(path, error) from error
+            raise refusal(path, error, str(package)) from error
     library = load_library(delegate, package.load_delegate)
     try:
         return package.interpreter(str(path), experimental_delegates=[library])
@@ -226,8 +228,12 @@ def import_engine(path: Path) -> Package:
         MissingExtraError: If none is.
         EngineError: If one is, and cannot be imported: its C library may be too new for this system.
     """
-    broken = ""
+    broken, fix = "", "install a build of it for this system"
     for name, (module, distribution) in PACKAGES.items():
+        conflict = numpy_conflict(distribution)
+        if conflict and importlib.util.find_spec(name):
+            broken, fix = broken or f"{name} is installed and {conflict}", "run: pip install 'numpy<2'"
+            continue
         try:
             with quiet_stderr():
                 found = importlib.import_module(module)
@@ -238,8 +244,15 @@ def import_engine(path: Path) -> Package:
             continue
         return Package(name, distribution, found.Interpreter, found.load_delegate)
     if broken:
-        raise EngineError(path, broken, "install a build of it for this system")
+        raise EngineError(path, broken, fix)
     raise MissingExtraError(path, "litert", "ai_edge_litert")
+
+
+def numpy_conflict(distribution: str) -> str | None:
+    """Say why a package must not be imported beside this NumPy: built for NumPy 1, it fails or dies under NumPy 2."""
+    if distribution != "tflite-runtime" or int(np.__version__.partition(".")[0]) < 2:
+        return None
+    return f"needs NumPy 1, and this Python has NumPy {np.__version__}"
 
 
 def _version(distribution: str) -> str:
@@ -249,16 +262,6 @@ def _version(distribution: str) -> str:
         return version(distribution)
     except PackageNotFoundError:
         return "unknown"
-
-
-def refusal(path: Path, error: BaseException) -> EngineError:
-    """Say in one line why an interpreter refused a file or a run."""
-    text = " ".join(str(error).split())
-    custom = re.search(r"unresolved custom op: (.+?)\.(?: |$)", text)
-    if custom is None:
-        return EngineError(path, f"LiteRT refuses it: {text[:300]}", "convert the source again")
-    reason = f"needs the custom operator {custom[1]}, which LiteRT does not have"
-    return EngineError(path, reason, "convert the source without it")
 
 
 def _ports(interpreter: Any, signature: Signature | None) -> tuple[list[Port], list[Port]]:
@@ -285,17 +288,18 @@ def _port(name: str, details: Mapping[str, Any]) -> Port:
     dims = signature if len(signature) == len(shape) else shape
     dtype = np.dtype(details["dtype"])
     kind = "object" if dtype.kind == "S" else dtype.name
-    spec = TensorSpec(name, tuple(int(d) for d in dims), kind, _quantization(dtype, details))
+    found = tuple(int(d) for d in dims)
+    spec = TensorSpec(name, found, kind, _quantization(dtype, found, details))
     return Port(int(details["index"]), spec)
 
 
-def _quantization(dtype: np.dtype[Any], details: Mapping[str, Any]) -> Quantization | None:
-    found = details["quantization_parameters"]
-    scales, zero_points = found["scales"], found["zero_points"]
-    if dtype.kind not in "iu" or not len(scales) or len(scales) != len(zero_points) or not np.all(scales > 0):
-        return None
-    axis = int(found["quantized_dimension"]) if len(scales) > 1 else None
-    return Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
+def _quantization(dtype: np.dtype[Any], shape: tuple[int, ...], details: Mapping[str, Any]) -> Quantization | None:
+    """Read what a tensor's integers mean; None where they are the values, or what is said cannot be."""
+    said = details["quantization_parameters"]
+    scales, zero_points = said["scales"], said["zero_points"]
+    axis = int(said["quantized_dimension"]) if len(scales) > 1 else None
+    found = Quantization(tuple(float(s) for s in scales), tuple(int(z) for z in zero_points), axis)
+    return found if dtype.kind in "iu" and found.fits(shape) else None
 
 
 def _main_call(path: Path, interpreter: Any, inputs: Sequence[Port], outputs: Sequence[Port]) -> Run:

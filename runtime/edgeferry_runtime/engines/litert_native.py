@@ -37,7 +37,8 @@ NEEDED = (
     *("LiteRtGetModelSignature", "LiteRtGetNumSignatureInputs", "LiteRtGetNumSignatureOutputs"),
     *("LiteRtGetSignatureInputName", "LiteRtGetSignatureInputTensorByIndex", "LiteRtGetSignatureOutputTensorByIndex"),
     *("LiteRtGetRankedTensorType", "LiteRtCreateManagedTensorBufferFromRequirements", "LiteRtDestroyTensorBuffer"),
-    *("LiteRtLockTensorBuffer", "LiteRtUnlockTensorBuffer", "LiteRtCompiledModelGetProfiler"),
+    *("LiteRtGetTensorBufferSize", "LiteRtLockTensorBuffer", "LiteRtUnlockTensorBuffer"),
+    "LiteRtCompiledModelGetProfiler",
     *("LiteRtStartProfiler", "LiteRtStopProfiler", "LiteRtResetProfiler"),
     *("LiteRtGetNumProfilerEvents", "LiteRtGetProfilerEvents"),
 )
@@ -234,8 +235,10 @@ def open_profiled(
         )
         environment = make("LiteRtCreateEnvironment", "LiteRtDestroyEnvironment", c_int(len(wanted)), wanted)
         model = make("LiteRtCreateModelFromFile", "LiteRtDestroyModel", environment, str(path).encode())
+        kept: list[Any] = []
+        stack.callback(kept.clear)
         options = make("LiteRtCreateOptions", "LiteRtDestroyOptions")
-        stack.callback(_configure(library, options, threads).clear)
+        kept += _configure(library, options, threads)
         compiled = make("LiteRtCreateCompiledModel", "LiteRtDestroyCompiledModel", environment, model, options)
         handles = {
             "environment": environment,
@@ -280,7 +283,7 @@ class _Ports:
         values = [self._feed(feeds, i) for i in range(count)]
         for i, value in enumerate(values):
             self._resize(i, value)
-        return [self._input(i, np.ascontiguousarray(value)) for i, value in enumerate(values)]
+        return [self._input(i, np.asarray(value, order="C")) for i, value in enumerate(values)]
 
     def _feed(self, feeds: Mapping[str, Array] | Sequence[Array], index: int) -> Array:
         if not isinstance(feeds, Mapping):
@@ -297,9 +300,13 @@ class _Ports:
             self._library.call("LiteRtCompiledModelResizeInputTensor", self._compiled, self._number, *arguments)
 
     def _input(self, index: int, value: Array) -> c_void_p:
+        if value.dtype.kind not in "biufc":
+            raise NativeError("it has no buffers for texts")
         kind = self._type("Input", index)
         kind.layout = _layout(value.shape)
         buffer = self._buffer("Input", index, kind)
+        if self._library.count("LiteRtGetTensorBufferSize", buffer) < value.nbytes:
+            raise NativeError(f"its buffer for input {index} is smaller than the {value.nbytes} bytes of the input")
         address = c_void_p()
         self._library.call("LiteRtLockTensorBuffer", buffer, byref(address), c_int(WRITE))
         ctypes.memmove(address, value.ctypes.data, value.nbytes)
@@ -309,6 +316,8 @@ class _Ports:
     def outputs(self) -> list[c_void_p]:
         """Make the output buffers, of the shapes that follow from the inputs'."""
         count = self._library.count("LiteRtGetNumSignatureOutputs", self._signature)
+        if not count:
+            return []
         layouts = (Layout * count)()
         arguments = (self._compiled, self._number, c_size_t(count), layouts, ctypes.c_bool(True))
         self._library.call("LiteRtGetCompiledModelOutputTensorLayouts", *arguments)

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU and on its execution providers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from edgeferry_runtime.engines.delegate import Delegate
 from edgeferry_runtime.engines.execution import Execution
+from edgeferry_runtime.engines.onnx_placement import count_nodes, record
 from edgeferry_runtime.errors import CorruptFileError, EngineError, MissingExtraError, UnknownNameError
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, Quantization, TensorSpec
@@ -91,14 +92,10 @@ def open_engine(
     """
     if signature is not None:
         raise UnknownNameError("--signature", signature, ["none: an ONNX file has no signatures"])
-    if delegate.kind != "cpu":
-        raise EngineError(f"--delegate {delegate}", "is not available for ONNX artifacts", "use cpu")
     runtime = import_engine(path)
     refusals = _refusals(runtime)
+    session, execution = _open_session(runtime, path, delegate, refusals, prepack)
     try:
-        with quiet_stderr():
-            options = _options(runtime, delegate, prepack)
-            session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
         quantized = session.get_modelmeta().custom_metadata_map.get(QUANTIZATION_KEY, "{}")
         sources, targets = (
             [Node(node.name, node.type, node.shape) for node in nodes]
@@ -110,8 +107,24 @@ def open_engine(
     inputs = tuple(_spec(path, node, known) for node in sources)
     outputs = tuple(_spec(path, node, known) for node in targets)
     run = _call(session, (inputs, outputs), path, refusals)
-    execution = Execution(str(delegate), str(delegate), f"CPU, {_threads(delegate)}")
     return OnnxRuntimeEngine("onnxruntime", runtime.__version__, inputs, outputs, run, execution)
+
+
+def _open_session(
+    runtime: Any, path: Path, delegate: Delegate, refusals: tuple[type[Exception], ...], prepack: bool
+) -> tuple[Any, Execution]:
+    if not delegate.is_plain_cpu:
+        from edgeferry_runtime.engines.onnx_accelerated import open_accelerated
+
+        return open_accelerated(runtime, path, delegate, refusals)
+    try:
+        with quiet_stderr():
+            options = record(_options(runtime, delegate, prepack))
+            session = runtime.InferenceSession(str(path), options, providers=[PROVIDER], enable_fallback=0)
+        nodes = count_nodes(session)
+    except refusals as error:
+        raise refusal(path, error) from error
+    return session, Execution(str(delegate), str(delegate), f"CPU, {_threads(delegate)}", nodes)
 
 
 def _threads(delegate: Delegate) -> str:
@@ -148,7 +161,7 @@ def _refusals(runtime: Any) -> tuple[type[Exception], ...]:
     return (ValueError, RuntimeError, TypeError, MemoryError, *own)
 
 
-def _options(runtime: Any, delegate: Delegate, prepack: bool) -> Any:
+def _options(runtime: Any, delegate: Delegate, prepack: bool = True) -> Any:
     options = runtime.SessionOptions()
     options.log_severity_level = FATAL
     options.add_session_config_entry(*FLOAT_MATRICES)
@@ -173,7 +186,7 @@ def _quantizations(path: Path, text: str) -> dict[str, Quantization]:
             name: Quantization(tuple(map(float, q["scale"])), tuple(map(int, q["zero_point"])), q["axis"])
             for name, q in found.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"its metadata {QUANTIZATION_KEY} cannot be read ({type(error).__name__}: {error})"
         raise CorruptFileError(path, reason, "convert the source again") from error
 
@@ -183,7 +196,11 @@ def _spec(path: Path, node: Node, quantizations: Mapping[str, Quantization]) -> 
         raise EngineError(path, f"{node.name} is a {node.type}, which NumPy cannot hold", "give a model of tensors")
     shape = tuple(dim if isinstance(dim, int) and dim >= 0 else -1 for dim in node.shape)
     dtype = DTYPES[node.type]
-    return TensorSpec(node.name, shape, dtype, quantizations.get(node.name) if "int" in dtype else None)
+    quantization = quantizations.get(node.name) if "int" in dtype else None
+    if quantization and not quantization.fits(shape):
+        reason = f"its metadata {QUANTIZATION_KEY} does not fit {node.name}"
+        raise CorruptFileError(path, reason, "convert the source again")
+    return TensorSpec(node.name, shape, dtype, quantization)
 
 
 def _call(

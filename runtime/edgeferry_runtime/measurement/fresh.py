@@ -36,16 +36,29 @@ def bench_fresh(
         EdgeferryError: What `bench` raises, of the same class.
         EngineCrashError: If the process dies.
     """
-    request = {
-        **{"op": "bench", "bundle": os.path.abspath(path), "options": asdict(options), "device": device},  # noqa: PTH100
-        "attended": True,
-    }
+    request = {"op": "bench", "options": asdict(options), "device": device}
+    return Profile.from_dict(ask(path, request, say))
+
+
+def ask(path: str | os.PathLike[str], request: Mapping[str, Any], say: Say) -> dict[str, Any]:
+    """Have a request done by a fresh worker, and return its result.
+
+    Args:
+        path: A bundle's folder, or an artifact.
+        request: What the worker is to do with it.
+        say: Takes progress, and what the worker left on stderr.
+
+    Raises:
+        EdgeferryError: What the worker raised, of the same class.
+        EngineCrashError: If it dies.
+    """
+    request = {**request, "bundle": os.path.abspath(path), "attended": True}  # noqa: PTH100
     with tempfile.TemporaryFile() as said, _process(said) as child:
         assert child.stdin and child.stdout
         with contextlib.suppress(BrokenPipeError):
             child.stdin.write(json.dumps(request).encode() + b"\n")
             child.stdin.flush()
-        answer: Mapping[str, Any] = {}
+        answer: dict[str, Any] = {}
         for message in child.stdout:
             answer = json.loads(message)
             if "progress" in answer:
@@ -59,7 +72,8 @@ def bench_fresh(
         say(line)
     if "error" in answer:
         raise decode_error(answer["error"])
-    return Profile.from_dict(answer["result"])
+    result: dict[str, Any] = answer["result"]
+    return result
 
 
 @contextlib.contextmanager

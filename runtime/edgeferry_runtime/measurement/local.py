@@ -19,7 +19,7 @@ from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Engine, import_engine, open_engine, parse_delegates
 from edgeferry_runtime.engines.execution import gate
-from edgeferry_runtime.feeds import random_feeds
+from edgeferry_runtime.feeds import sample_feeds
 from edgeferry_runtime.guard import check_artifact, try_in_child
 from edgeferry_runtime.measurement import marks
 from edgeferry_runtime.measurement.cooling import Cooling, Time, cool
@@ -96,6 +96,7 @@ def bench(
     format_name = check_artifact(artifact)
     if bundle:
         bundle.check_weights()
+    operators = _operators(path, options)
     read = partial(machine.state, sensors)
     cooling = _cooled(options, read, say)
     baseline = machine.memory(sensors)["rss_bytes"]
@@ -104,7 +105,8 @@ def bench(
     engine, init_ms = _load(format_name, artifact, options)
     manifest = bundle.manifest.at(options.signature) if bundle else None
     with Model(artifact, format_name, engine, manifest) as model:
-        measured = _measure(partial(model.run, _feeds(model, bundle, options)), options, read, say)
+        feeds = sample_feeds(model.inputs, bundle, options)
+        measured = _measure(partial(model.run, feeds), options, read, say)
         memory = machine.memory(sensors)
     states = (before, *measured.states, read())
     facts = machine.describe()
@@ -129,12 +131,23 @@ def bench(
         scheduling=_scheduling(measured.counted),
         windows=tuple(window.to_dict() for window in measured.windows),
         cooling=vars(cooling) if cooling else {},
+        **operators,
         warnings=tuple(map(str, found)),
         marks=tuple(vars(mark) for mark in found),
         verdict=marks.verdict(found),
         timestamp=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         edgeferry_version=__version__,
     )
+
+
+def _operators(path: str | os.PathLike[str], options: BenchOptions) -> dict[str, Any]:
+    """Return the figures of a profile that describe operators; they come from another process, so nothing is kept."""
+    if not options.ops:
+        return {}
+    from edgeferry_runtime.measurement.operators import operators_fresh
+
+    found = operators_fresh(path, options).to_dict()
+    return {"operators": tuple(found.pop("operators")), "operators_run": found}
 
 
 def _cooled(options: BenchOptions, read: Callable[[], Mapping[str, Any]], say: Say) -> Cooling | None:
@@ -155,7 +168,7 @@ def _load(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engi
 def _open(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engine, float]:
     places = parse_delegates(options.delegate)
     found = None
-    if len(places) == 1 and places[0].kind != "cpu":
+    if len(places) == 1 and not places[0].is_plain_cpu:
         try_in_child(artifact, delegate=options.delegate)
     elif len(places) > 1:
         engine = open_engine(format_name, artifact, places, options.signature)
@@ -215,14 +228,6 @@ def _marks(
         *marks.of_states(states, cores),
         *marks.of_scheduling(measured.counted, measured.seconds),
     )
-
-
-def _feeds(model: Model, bundle: Bundle | None, options: BenchOptions) -> Mapping[str, Array]:
-    if bundle:
-        probe = bundle.probe(options.signature)
-        if len(probe):
-            return next(probe.feeds())
-    return random_feeds(model.inputs, options.seed)
 
 
 def _signature(model: Model) -> dict[str, str]:

@@ -30,6 +30,7 @@ class BenchOptions:
         sustained_secs: Seconds to go on for, in place of `num_runs`, `min_secs` and `max_secs`; 0 for none.
         cool_to: Degrees Celsius to wait for before anything is loaded; None does not wait.
         max_cool_secs: Seconds to wait for that at most.
+        ops: Measure time per operator as well, in a process of its own, before.
     """
 
     num_runs: int = 50
@@ -44,6 +45,7 @@ class BenchOptions:
     sustained_secs: float = 0.0
     cool_to: float | None = None
     max_cool_secs: float = 600.0
+    ops: bool = False
 
     def __post_init__(self) -> None:
         parse_delegates(self.delegate)

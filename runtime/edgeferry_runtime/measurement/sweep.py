@@ -141,4 +141,4 @@ def _names(rows: Sequence[Row], without: Row) -> str:
 
 def _cost(row: Row) -> tuple[bool, int]:
     (delegate,) = parse_delegates(row.delegate)
-    return delegate.kind != "cpu", delegate.threads or 0
+    return not delegate.is_plain_cpu, delegate.threads or 0

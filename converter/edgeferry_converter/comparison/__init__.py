@@ -92,8 +92,12 @@ def verify(a: str, b: str, options: Options | None = None) -> Comparison:
     probe = open_data(options.probe, preprocess) if options.probe else None
     shown = probe or (data.inputs(()) if data else None)
     left, right = (open_side(place, _recipe(place, options), shown) for place in (first, second))
-    pairing = Pairing(pair("input", left.inputs, right.inputs), pair("output", left.outputs, right.outputs))
-    return _compare((left, right), pairing, (probe, data), options)
+    try:
+        pairing = Pairing(pair("input", left.inputs, right.inputs), pair("output", left.outputs, right.outputs))
+        return _compare((left, right), pairing, (probe, data), options)
+    finally:
+        left.close()
+        right.close()
 
 
 def _delegated(first: Place, second: Place, delegate: str | None) -> tuple[Place, Place]:

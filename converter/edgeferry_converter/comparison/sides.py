@@ -77,6 +77,7 @@ class Side:
         probe: A bundle's golden inputs.
         signatures: The names of all its signatures, the one that runs in front, where there are several.
         execution: What really executes it, where a delegate was asked for.
+        close: Lets go of its engine.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Side:
     probe: Probe | None = None
     signatures: tuple[str, ...] = ()
     execution: Execution | None = None
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def _engine_side(place: Place) -> Side:
     probe = place.bundle.probe(place.signature) if place.bundle else None
     signatures = (model.signature, *(key for key in model.signatures if key != model.signature))
     execution = model.execution if place.delegate else None
-    return Side(place.text, model.inputs, model.outputs, model.run, probe, signatures, execution)
+    return Side(place.text, model.inputs, model.outputs, model.run, probe, signatures, execution, model.close)
 
 
 def pair(what: str, a: Sequence[TensorSpec], b: Sequence[TensorSpec]) -> dict[str, str]:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgeferry_runtime.flatbuffer import I32, U16, U32, parse_layouts
-from edgeferry_runtime.onnx_wire import BYTES, MESSAGES, VARINT
+from edgeferry_runtime.onnx_wire import MESSAGES
+from edgeferry_runtime.protobuf import BYTES, VARINT
 from edgeferry_runtime.tflite_schema import SCHEMA
 
 LAYOUTS = parse_layouts(SCHEMA)

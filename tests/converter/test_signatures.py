@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 
 from edgeferry_converter import Recipe, convert, inspect, verify
-from edgeferry_converter.commands.convert import convert as command
 from edgeferry_converter.comparison import Options
 from edgeferry_converter.quiet import quiet
 from edgeferry_converter.sources import Source, SourceSpec, open_source
 from edgeferry_devices import open_device, profile, push, run_on_device
 from edgeferry_runtime import BenchOptions
 from edgeferry_runtime.bundle import Bundle
+from edgeferry_runtime.cli import ferry
 from edgeferry_runtime.errors import ArtifactError, DataError, UnknownNameError, UsageError, VerificationError
 from edgeferry_runtime.numerics import Tolerance
 from edgeferry_runtime.tflite_file import read_tflite
@@ -285,7 +285,7 @@ def test_a_device_proves_and_runs_each(floating: Bundle, tmp_path: Path, monkeyp
 
 def test_the_command(saved: Path, tmp_path: Path) -> None:
     chosen = ["--signature", "rebuild", "--signature", "encode"]
-    done = CliRunner().invoke(command, [str(saved), "-o", str(tmp_path / "b"), *chosen])
+    done = CliRunner().invoke(ferry, ["convert", str(saved), "-o", str(tmp_path / "b"), *chosen])
     assert done.exit_code == 0, done.output
     assert [line.split("  ")[0] for line in done.stdout.splitlines()[1:4]] == [
         "rebuild: energy",

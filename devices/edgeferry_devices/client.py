@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edgeferry_devices.faults import faults
-from edgeferry_runtime.errors import RemoteCommandError
+from edgeferry_devices.session import Session, is_dead, owner
+from edgeferry_runtime.errors import DeviceBusyError, DeviceError, RemoteCommandError
 from edgeferry_runtime.wire import decode_error
 
 
@@ -48,6 +49,7 @@ class AgentClient:
         self.device = device
         self._pipe = pipe
         self._rest = b""
+        self._session: Session | None = None
 
     def __enter__(self) -> AgentClient:
         return self
@@ -55,11 +57,35 @@ class AgentClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(left_behind=isinstance(error, DeviceError))
 
-    def close(self) -> None:
-        """End the agent; what it holds is free again."""
+    def close(self, left_behind: bool = False) -> None:
+        """End the agent; what it holds is free again.
+
+        Args:
+            left_behind: Whether the line may have gone dead, and the agent not know that it was closed.
+        """
         self._pipe.close()
+        if self._session is not None:
+            self._session.close(left_behind)
+
+    def take(self, operation: str, *, timeout: float = 60.0, **fields: Any) -> dict[str, Any]:
+        """Ask for an operation that takes the device; a lock whose owner is known to be dead is broken.
+
+        Raises:
+            DeviceBusyError: If another one holds the device.
+            EdgeferryError: See `ask`.
+        """
+        if self._session is None:
+            self._session = Session.begin()
+        asked = {"timeout": timeout, "owner": owner(), "who": self._session.who(), **fields}
+        try:
+            return self.ask(operation, **asked)
+        except DeviceBusyError:
+            holder = self.ask("holder")
+            if not is_dead(holder) or not self.ask("evict", session=holder["session"])["evicted"]:
+                raise
+        return self.ask(operation, **asked)
 
     def ask(self, operation: str, *, timeout: float = 60.0, **fields: Any) -> dict[str, Any]:
         """Ask for one operation of `edgeferry_runtime.agent` and return its result.

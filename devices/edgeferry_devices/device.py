@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +71,13 @@ class Device(Protocol):
         """
         ...
 
-    def put(self, local: Path, remote: str) -> int:
-        """Copy a file there, and return its size in bytes.
+    def put(self, local: Path, remote: str, offset: int = 0) -> int:
+        """Copy a file there, and return how many bytes were sent.
+
+        Args:
+            local: The file.
+            remote: Where it goes.
+            offset: How many bytes of it are there already.
 
         Raises:
             DeviceRequirementError: If the device refuses it.
@@ -127,8 +130,3 @@ def _open(name: str) -> Device:
     from edgeferry_devices.remote import RemoteDevice
 
     return RemoteDevice(inventory.get(name))
-
-
-def owner() -> str:
-    """Return who we are, for the lock of a device."""
-    return f"{getpass.getuser()}@{platform.node()}"

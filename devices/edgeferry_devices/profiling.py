@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from edgeferry_devices.device import Say, open_device, owner, silent
+from edgeferry_devices.device import Say, open_device, silent
 from edgeferry_devices.pushing import push_with
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import EdgeferryError
@@ -79,13 +79,12 @@ def profile_on(bundle: Bundle, name: str, options: BenchOptions, say: Say = sile
     with open_device(name) as device, device.open_agent([bundle.manifest.format], say) as agent:
         push_with(agent, bundle, device, say)
         say(f"{name}: measuring {bundle.manifest.name}")
-        measured = agent.ask(
+        measured = agent.take(
             "bench",
             timeout=options.longest_secs + SPARE_S,
             name=bundle.manifest.name,
             id=bundle.id,
             options=asdict(options),
             device=name,
-            owner=owner(),
         )
     return Profile.from_dict(measured)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeferry_devices.device import Say, open_device, owner, silent
+from edgeferry_devices.device import Say, open_device, silent
 from edgeferry_devices.pushing import PROOF_TIMEOUT_S, push_with
 from edgeferry_runtime.bundle import Bundle, Probe
 from edgeferry_runtime.tensors import Array
@@ -45,7 +45,7 @@ def run_on_device(
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "arrays.npz"
             Probe(feeds, {}).save(local)
-            staged = agent.ask("stage", owner=owner())["folder"]
+            staged = agent.take("stage")["folder"]
             there.put(local, f"{staged}/feeds.npz")
             asked = {"name": bundle.manifest.name, "id": bundle.id, "raw": raw, "signature": signature}
             done = agent.ask("run", timeout=PROOF_TIMEOUT_S, **asked)

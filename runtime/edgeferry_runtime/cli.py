@@ -35,6 +35,7 @@ COMMANDS = {
     "bench": Entry("edgeferry_runtime.commands.bench", "bench", "Measure a bundle or artifact on this machine."),
     "compare": Entry("edgeferry_runtime.commands.compare", "compare", "Say which of two is faster, and how surely."),
     "device": Entry("edgeferry_devices.commands.device", "device", "Add, list, trust, inspect and remove devices."),
+    "doctor": Entry("edgeferry_devices.commands.doctor", "doctor", "Say what will not work on a device, and why."),
     "push": Entry("edgeferry_devices.commands.push", "push", "Carry a bundle to a device and prove it there."),
     "deploy": Entry("edgeferry_devices.commands.deploy", "deploy", "Push a bundle to one or more devices."),
     "releases": Entry("edgeferry_devices.commands.releases", "releases", "List what a device keeps."),

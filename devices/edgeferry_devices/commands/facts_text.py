@@ -10,6 +10,7 @@ from edgeferry_devices.doctor import Diagnosis
 from edgeferry_devices.facts import Facts
 
 WIDTH = 100
+FIRST = ("board", "soc", "cpu", "cores", "features", "memory_bytes", "os", "kernel", "arch", "userland_bits")
 HIDDEN = ("near", "folder", "ours", "holds", "home", "imports", "system", "soc_vendor", "uptime_s")
 """What is for programs and for the doctor."""
 
@@ -18,8 +19,10 @@ def facts_text(facts: Facts) -> str:
     """Lay out facts as a page of aligned lines."""
     runtime = facts.runtime or "not installed yet: the first push brings it"
     head = {"device": facts.device, "address": facts.address, "root": facts.root, "runtime": runtime}
-    told = {**head, **facts.machine, **facts.state, **facts.folder, **facts.accelerators}
-    lines = {_name(key): _text(key, value) for key, value in told.items() if key not in HIDDEN}
+    all_told = {**facts.machine, **facts.state, **facts.folder, **facts.accelerators}
+    told = {**head, **{key: all_told[key] for key in FIRST if key in all_told}, **all_told}
+    imports = facts.machine.get("imports", {})
+    lines = {_name(key): _text(key, value, imports) for key, value in told.items() if key not in HIDDEN}
     width = max(len(key) for key in lines)
     return "\n".join(_line(key.ljust(width), value) for key, value in lines.items())
 
@@ -52,7 +55,9 @@ def _name(key: str) -> str:
     return key.removesuffix("_bytes").removesuffix("_s").replace("_", " ")
 
 
-def _text(key: str, value: Any) -> str:
+def _text(key: str, value: Any, imports: Mapping[str, str]) -> str:
+    if key == "engines":
+        return ", ".join(_engine(name, version, imports) for name, version in value.items()) or "none"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {what}" for name, what in value.items()) or "none"
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -60,6 +65,10 @@ def _text(key: str, value: Any) -> str:
     if key.endswith("_bytes") and isinstance(value, int):
         return f"{value / 2**30:.1f} GiB"
     return str(value)
+
+
+def _engine(name: str, version: str, imports: Mapping[str, str]) -> str:
+    return f"{name} {version} (cannot be imported: {imports[name]})" if imports.get(name) else f"{name} {version}"
 
 
 def _item(value: Any) -> str:

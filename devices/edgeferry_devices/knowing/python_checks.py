@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from edgeferry_devices.inventory import LOCAL
 from edgeferry_devices.knowing.finding import Finding, failure, ok, warning
 from edgeferry_devices.knowing.wheels_known import fitting, glibc, lacks
-from edgeferry_devices.platforms import OLDEST
+from edgeferry_devices.platforms import OLDEST, Platform, choose
+from edgeferry_runtime.errors import DeviceRequirementError
 from edgeferry_runtime.machine import ENGINES
 
 if TYPE_CHECKING:
@@ -46,8 +48,22 @@ def python(facts: Facts) -> Iterator[Finding]:
     elif not best["venv"] and facts.device != LOCAL:
         fix = "install it there (Debian: sudo apt install python3-venv); ensurepip and pip are not needed"
         yield failure("python", f"{name} lacks the module venv", fix)
+    elif refusal := _refusal(facts, best):
+        yield failure("python", *refusal)
     else:
         yield ok("python", f"{name}, {libc}")
+
+
+def _refusal(facts: Facts, best: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why a push would refuse this Python though a wheel fits it: the installation has the last word."""
+    if facts.device == LOCAL or not fitting(best):
+        return None
+    known = {field.name: best[field.name] for field in fields(Platform) if field.name in best}
+    try:
+        choose(facts.device, [Platform(**{**known, "version": tuple(best["version"])})])
+    except DeviceRequirementError as error:
+        return error.reason, error.fix
+    return None
 
 
 def engines(facts: Facts) -> Iterator[Finding]:
@@ -62,7 +78,7 @@ def engines(facts: Facts) -> Iterator[Finding]:
         if name in installed:
             yield ok("engines", f"{FORMATS[name]}: {_versions(best, name)}")
         elif name in to_come:
-            yield ok("engines", f"{FORMATS[name]}: a wheel of {to_come[name]} fits, and the first push brings it")
+            yield ok("engines", f"{FORMATS[name]}: a wheel of {to_come[name]} fits")
         else:
             say = failure if len(missing) == len(FORMATS) else warning
             yield say("engines", *_missing(facts, best, name))
@@ -96,7 +112,15 @@ def imports(facts: Facts) -> Iterator[Finding]:
     for name, said in facts.machine.get("imports", {}).items():
         if said:
             reason = f"{ENGINES[name]} {SIGNALS.get(said, f'cannot be imported: {said}')}"
-            yield failure("imports", reason, "push again to install it anew, or see the reason above")
+            yield failure("imports", reason, _remedy(facts))
+        else:
+            yield ok("imports", f"{ENGINES[name]} can be imported")
+
+
+def _remedy(facts: Facts) -> str:
+    if facts.device == LOCAL or not facts.runtime:
+        return "install the engine anew, in a version for this processor and system"
+    return f"remove {facts.root}/venv there, and push again: it is installed anew"
 
 
 def numpy(facts: Facts) -> Iterator[Finding]:

@@ -9,6 +9,8 @@ from edgeferry_runtime.lazy import lazy
 if TYPE_CHECKING:
     from edgeferry_devices.deploying import Deployment, deploy
     from edgeferry_devices.device import Device, open_device
+    from edgeferry_devices.doctor import Diagnosis, examine
+    from edgeferry_devices.facts import Facts, gather
     from edgeferry_devices.keeping import Release, gc, releases, rollback
     from edgeferry_devices.profiling import profile
     from edgeferry_devices.pushing import PushResult, push
@@ -17,9 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Deployment",
     "Device",
+    "Diagnosis",
+    "Facts",
     "PushResult",
     "Release",
     "deploy",
+    "examine",
+    "gather",
     "gc",
     "open_device",
     "profile",
@@ -34,13 +40,18 @@ __getattr__, __dir__ = lazy(
     {
         "Deployment": "deploying",
         "Device": "device",
+        "Diagnosis": "doctor",
+        "Facts": "facts",
         "PushResult": "pushing",
         "Release": "keeping",
         "deploy": "deploying",
+        "examine": "doctor",
+        "gather": "facts",
         "gc": "keeping",
         "open_device": "device",
         "profile": "profiling",
         "push": "pushing",
+        "releases": "keeping",
         "rollback": "keeping",
         "run_on_device": "running",
     },

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -103,7 +101,11 @@ def _confirm(name: str, key: HostKey, yes: bool, fingerprint: str | None) -> Non
 @click.argument("name", default=LOCAL)
 @json_option
 def info(name: str, as_json: bool) -> None:
-    """Show what a device is: board, architecture, Python, cores, memory, engines, temperature where readable."""
+    """Show what a device is, and how it fares: board, processor, memory, Python, engines, accelerators, sensors.
+
+    Nothing needs to be installed there. What a device does not tell is left out.
+    """
+    from edgeferry_devices.commands.facts_text import facts_text
     from edgeferry_devices.device import open_device
     from edgeferry_devices.facts import gather
 
@@ -111,21 +113,5 @@ def info(name: str, as_json: bool) -> None:
         facts = gather(there)
     if as_json:
         emit(facts.to_dict())
-        return
-    runtime = facts.runtime or "not installed yet: the first push brings it"
-    head = {"device": facts.device, "address": facts.address, "folder": facts.root, "runtime": runtime}
-    lines = {**head, **_readable(facts.machine), **_readable(facts.state)}
-    width = max(len(key) for key in lines)
-    click.echo("\n".join(f"{key.ljust(width)}  {value}" for key, value in lines.items()))
-
-
-def _readable(values: Mapping[str, Any]) -> dict[str, str]:
-    return {key.removesuffix("_bytes"): _text(key, value) for key, value in values.items()}
-
-
-def _text(key: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {what}" for name, what in value.items()) or "none"
-    if key.endswith("_bytes") and isinstance(value, int):
-        return f"{value / 2**30:.1f} GiB"
-    return str(value)
+    else:
+        click.echo(facts_text(facts))

@@ -12,6 +12,9 @@ from edgeferry_devices.session import Session, is_dead, owner
 from edgeferry_runtime.errors import DeviceBusyError, DeviceError, RemoteCommandError
 from edgeferry_runtime.wire import decode_error
 
+FIRST_WAIT_S = 0.5
+"""How long to wait for a device before asking whether its holder is dead; then as long as the device says."""
+
 
 class Pipe(Protocol):
     """A two-way stream of bytes with an agent at the other end: what sockets and SSH channels share."""
@@ -33,7 +36,11 @@ class Pipe(Protocol):
         ...
 
     def post_mortem(self) -> tuple[int, str]:
-        """Return the exit status and the stderr of an agent that has ended."""
+        """Return the exit status and the stderr of an agent that has ended.
+
+        Raises:
+            EOFError: If it is the line that has ended; of the agent nothing is known.
+        """
         ...
 
 
@@ -79,11 +86,13 @@ class AgentClient:
         if self._session is None:
             self._session = Session.begin()
         asked = {"timeout": timeout, "owner": owner(), "who": self._session.who(), **fields}
+        first = {} if operation == "bench" else {"wait_s": FIRST_WAIT_S}
         try:
-            return self.ask(operation, **asked)
+            return self.ask(operation, **{**first, **asked})
         except DeviceBusyError:
             holder = self.ask("holder")
-            if not is_dead(holder) or not self.ask("evict", session=holder["session"])["evicted"]:
+            dead = is_dead(holder)
+            if (dead and not self.ask("evict", session=holder["session"])["evicted"]) or not (dead or first):
                 raise
         return self.ask(operation, **asked)
 
@@ -106,7 +115,9 @@ class AgentClient:
             try:
                 self._pipe.sendall(request)
                 line = self._line(time.monotonic() + timeout)
-            except (BrokenPipeError, ConnectionResetError):
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise
                 line = b""
         return self._result(operation, line)
 
@@ -123,7 +134,8 @@ class AgentClient:
     def _result(self, operation: str, line: bytes) -> dict[str, Any]:
         command = ("edgeferry_runtime.agent", operation)
         if not line:
-            status, said = self._pipe.post_mortem()
+            with faults(self.device, f"waiting for {operation!r}"):
+                status, said = self._pipe.post_mortem()
             raise RemoteCommandError(self.device, command, status, "", said)
         answer = json.loads(line)
         if "error" in answer:

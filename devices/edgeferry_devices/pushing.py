@@ -14,7 +14,13 @@ from typing import Any
 from edgeferry_devices.client import AgentClient
 from edgeferry_devices.device import Device, Say, silent
 from edgeferry_runtime.bundle import MANIFEST, Bundle
-from edgeferry_runtime.errors import DeviceError, DeviceRequirementError, EdgeferryError, UnreachableError
+from edgeferry_runtime.errors import (
+    DeviceError,
+    DeviceRequirementError,
+    DeviceTimeoutError,
+    EdgeferryError,
+    UnreachableError,
+)
 
 BEGIN_TIMEOUT_S = 60.0
 PROOF_TIMEOUT_S = 900.0
@@ -103,9 +109,17 @@ def push_with(agent: AgentClient, bundle: Bundle, device: Device, say: Say) -> P
     say(f"{device.name}: sending {len(plan['missing'])} files of {name}")
     sent = _send(agent, bundle, device, plan)
     say(f"{device.name}: running the probe of {name}")
-    proof = agent.ask("commit", timeout=PROOF_TIMEOUT_S + reading)
+    proof = _commit(agent, name, PROOF_TIMEOUT_S + reading)
     seconds = time.monotonic() - started
     return PushResult(device.name, name, bundle.id, False, sent, seconds, tuple(proof["figures"]), proof["engine"])
+
+
+def _commit(agent: AgentClient, name: str, timeout: float) -> dict[str, Any]:
+    try:
+        return agent.ask("commit", timeout=timeout)
+    except DeviceTimeoutError as error:
+        reason = f"{error.reason}: whether {name} was proven and switched there is not known"
+        raise DeviceTimeoutError(error.subject, reason, "push again, or look with: ferry releases") from error
 
 
 def _manifest(bundle: Bundle) -> dict[str, Any]:

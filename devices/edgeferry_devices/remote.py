@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     import paramiko
 
 
+LINE_WAIT_S = 0.2
+"""How long the loss of a line may take to be noticed after that of a channel."""
+
+
 class RemoteDevice:
     """A device over SSH; the connection is made when it is first needed.
 
@@ -149,7 +153,15 @@ class ChannelPipe:
         said = b""
         while self._channel.recv_stderr_ready():
             said += self._channel.recv_stderr(1 << 16)
-        return self._channel.recv_exit_status() if known else -1, said.decode(errors="replace")
+        if not known or self._channel.recv_exit_status() == -1:  # nothing, or the name of a signal, came
+            self._check_line()
+            return -1, said.decode(errors="replace") or "it was killed"
+        return self._channel.recv_exit_status(), said.decode(errors="replace")
+
+    def _check_line(self) -> None:
+        time.sleep(LINE_WAIT_S)
+        if not self._channel.get_transport().is_active():
+            raise EOFError
 
 
 def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> tuple[bytes, bytes]:

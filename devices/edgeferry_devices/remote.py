@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeferry_devices import provision
+from edgeferry_devices.asking import Secrets
 from edgeferry_devices.client import AgentClient
+from edgeferry_devices.deadline import answer_within
 from edgeferry_devices.device import Completed, Say, silent
 from edgeferry_devices.faults import faults
 from edgeferry_devices.inventory import Entry
@@ -33,12 +35,14 @@ class RemoteDevice:
     Args:
         entry: Where it is.
         deadlines: How long to wait.
+        secrets: Where passphrases and passwords come from; without it nobody is asked.
     """
 
-    def __init__(self, entry: Entry, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, entry: Entry, deadlines: Deadlines | None = None, secrets: Secrets | None = None) -> None:
         self.name = entry.name
         self.entry = entry
         self.deadlines = deadlines or Deadlines()
+        self.secrets = secrets or Secrets()
         self._transport: paramiko.Transport | None = None
         self._files: Sftp | Stream | None = None
 
@@ -46,7 +50,7 @@ class RemoteDevice:
     def transport(self) -> paramiko.Transport:
         """The authenticated connection; see `connect` for what is raised."""
         if self._transport is None:
-            self._transport = connect(resolve(self.entry), self.deadlines)
+            self._transport = connect(resolve(self.entry), self.deadlines, self.secrets)
         return self._transport
 
     def exec(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 60.0) -> Completed:
@@ -55,7 +59,8 @@ class RemoteDevice:
             channel = self.transport.open_session(timeout=self.deadlines.channel)
             with channel:
                 channel.settimeout(timeout)
-                channel.exec_command(shlex.join(argv))
+                with answer_within(min(timeout, self.deadlines.channel), channel):
+                    channel.exec_command(shlex.join(argv))
                 out, err = _converse(channel, stdin or b"", time.monotonic() + timeout)
                 status = channel.recv_exit_status() if channel.status_event.wait(5) else -1
         return Completed(tuple(argv), out, err, status)
@@ -116,7 +121,8 @@ class RemoteDevice:
         argv = [place.python, "-I", "-m", "edgeferry_runtime.agent", place.root]
         with faults(self.name, "starting the agent"):
             channel = self._session()
-            channel.exec_command(shlex.join(argv))
+            with answer_within(self.deadlines.channel, channel):
+                channel.exec_command(shlex.join(argv))
         return AgentClient(self.name, ChannelPipe(channel))
 
     def close(self) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeferry_devices.deadline import answer_within
 from edgeferry_runtime.errors import DeviceRequirementError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Stream:
         """Send a file from `offset` on."""
         with local.open("rb") as source, self.session() as channel:
             source.seek(offset)
-            channel.exec_command(shlex.join(["sh", "-c", APPEND if offset else WRITE, "sh", remote]))
+            _execute(channel, ["sh", "-c", APPEND if offset else WRITE, "sh", remote])
             try:
                 while chunk := source.read(CHUNK_BYTES):
                     channel.sendall(chunk)
@@ -95,7 +96,7 @@ class Stream:
     def get(self, remote: str, local: Path) -> None:
         """Fetch a file."""
         with local.open("wb") as target, self.session() as channel:
-            channel.exec_command(shlex.join(["sh", "-c", READ, "sh", remote]))
+            _execute(channel, ["sh", "-c", READ, "sh", remote])
             channel.shutdown_write()
             while chunk := channel.recv(CHUNK_BYTES):
                 target.write(chunk)
@@ -124,3 +125,8 @@ def _check(device: str, local: Path, size: int | None) -> None:
         raise DeviceRequirementError(
             device, f"{local.name} arrived shorter than it is", "check the free space there with df"
         )
+
+
+def _execute(channel: paramiko.Channel, argv: Sequence[str]) -> None:
+    with answer_within(channel.gettimeout(), channel):
+        channel.exec_command(shlex.join(argv))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgeferry_devices.commands.asking import terminal
 from edgeferry_devices.inventory import LOCAL
 from edgeferry_runtime.commands.output import emit, json_option
 from edgeferry_runtime.errors import GateError
@@ -22,7 +23,7 @@ def doctor(device: str, as_json: bool) -> None:
     from edgeferry_devices.doctor import examine
     from edgeferry_devices.facts import gather
 
-    with open_device(device) as there:
+    with open_device(device, terminal()) as there:
         diagnosis = examine(gather(there))
     if as_json:
         emit(diagnosis.to_dict())

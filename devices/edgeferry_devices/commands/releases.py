@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from edgeferry_devices.commands.asking import terminal
 from edgeferry_runtime.commands.figures_text import figures_table
 from edgeferry_runtime.commands.output import emit, json_option, say, table
 
@@ -21,7 +22,7 @@ def releases(device: str, name: str | None, as_json: bool) -> None:
     from edgeferry_devices.device import open_device
     from edgeferry_devices.keeping import releases as look
 
-    with open_device(device) as there:
+    with open_device(device, terminal()) as there:
         found = look(there, name, say)
     if as_json:
         emit({"device": device, "releases": [release.to_dict() for release in found]})
@@ -44,7 +45,7 @@ def rollback(name: str, device: str, as_json: bool) -> None:
     from edgeferry_devices.device import open_device
     from edgeferry_devices.keeping import rollback as perform
 
-    with open_device(device) as there:
+    with open_device(device, terminal()) as there:
         done = perform(name, there, say)
     if as_json:
         emit({"device": device, "bundle": name, **done})
@@ -66,7 +67,7 @@ def gc(device: str, dry_run: bool, as_json: bool) -> None:
     from edgeferry_devices.device import open_device
     from edgeferry_devices.keeping import gc as perform
 
-    with open_device(device) as there:
+    with open_device(device, terminal()) as there:
         done = perform(there, dry_run, say)
     if as_json:
         emit({"device": device, **done})

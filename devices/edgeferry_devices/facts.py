@@ -67,10 +67,10 @@ def gather(device: Device) -> Facts:
         DeviceError: If it cannot be reached, or runs no shell.
     """
     mark = f"edgeferry-{secrets.token_hex(8)}"
-    asked = script((*FOLDER, *MACHINE, *STATE, *ACCELERATORS, *PYTHONS))
+    asked = script((*FOLDER, *MACHINE, *STATE, *ACCELERATORS, *PYTHONS), probe())
     root, flag, pythons = _ours(device)
     before = time.time()
-    done = device.exec(["sh", "-c", asked, mark, root, flag, probe(), *pythons], timeout=TIMEOUT_S)
+    done = device.exec(["sh", "-s", "--", mark, root, flag, *pythons], stdin=asked.encode(), timeout=TIMEOUT_S)
     found = sections(done.stdout.decode(errors="replace"), mark)
     if not found:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.exit_status}"])[-1][:200]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -215,32 +217,48 @@ def test_sections_come_back(given_: dict[str, str]) -> None:
     assert fact.sections(said, "mark") == given_
 
 
-def test_script_is_posix_and_runs_on_any_shell(tmp_path: Path) -> None:
-    shells = [name for name in ("dash", "bash", "busybox") if shutil.which(name)]
-    for shell in shells:
-        argv = [shell, *(["sh"] if shell == "busybox" else [])]
-        folder = tmp_path / "a b's"
-        done = subprocess.run(
-            [*argv, "-c", fact.script((*FOLDER, *MACHINE, *STATE, *ACCELERATORS)), "m", str(folder / "x"), "-B", ""],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        found = fact.sections(done.stdout, "m")
-        assert (done.returncode, done.stderr) == (0, ""), shell
-        told = fact.read(FOLDER, found)
-        assert (told["root"], told["near"], told["writable"]) == (str(folder / "x"), str(tmp_path), True)
-        assert not folder.exists()
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_script_runs_on_any_shell(shell: str, tmp_path: Path) -> None:
+    if not shutil.which(shell):
+        pytest.skip(f"{shell} is not installed")
+    folder = tmp_path / "a b's"
+    argv = [shell, *["sh"] * (shell == "busybox"), "-s", "--", "m", str(folder / "x"), "-B", sys.executable]
+    given_ = fact.script(ALL, python_facts.probe())
+    done = subprocess.run(argv, input=given_, capture_output=True, text=True, check=False)
+    told = facts.assemble("pi", "", fact.sections(done.stdout, "m"), (0, 0))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (told.root, told.folder["near"], told.folder["writable"]) == (str(folder / "x"), str(tmp_path), True)
+    assert told.machine["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert not folder.exists()
 
 
 def test_machine_without_any_tool(tmp_path: Path) -> None:
-    argv = ["/bin/sh", "-c", fact.script(ALL), "m", str(tmp_path), "-B", "", "python3"]
-    done = subprocess.run(argv, capture_output=True, text=True, env={"PATH": "/nonexistent"}, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    argv = ["/bin/sh", "-s", "--", "m", str(tmp_path), "-B", "python3"]
+    bare = {"env": {"PATH": "/nonexistent"}, "capture_output": True, "text": True}
+    done = subprocess.run(argv, input=fact.script(ALL, "it's"), check=False, **bare)
     told = facts.assemble("pi", "", fact.sections(done.stdout, "m"), (0, 0))
+    assert (done.returncode, done.stderr) == (0, "")
     assert told.root == str(tmp_path)
     assert told.pythons == []
     assert "clock_skew_s" not in told.state
+
+
+@pytest.mark.parametrize(("root", "near"), [("~/x/y", "home"), ("x", "home"), ("/nowhere/x", "/")])
+def test_folder_that_is_not_there_yet(root: str, near: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    done = subprocess.run(
+        ["/bin/sh", "-s", "--", "m", root, "-I"],
+        input=fact.script(FOLDER),
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(home)},
+        cwd=home,
+        timeout=20,
+        check=False,
+    )
+    told = fact.read(FOLDER, fact.sections(done.stdout, "m"))
+    assert told["near"] == str(tmp_path / near)
 
 
 def test_live(place: Any) -> None:
@@ -256,3 +274,22 @@ def test_probe_is_read_by_old_pythons() -> None:
     import ast
 
     ast.parse(python_facts.probe(), feature_version=(3, 6))
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_text(board: str) -> None:
+    from edgeferry_devices.commands.facts_text import facts_text
+
+    lines = facts_text(recorded(board)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any(line.split() == ["board", *recorded(board).machine["board"].split()] for line in lines)
+
+
+def test_text_of_accelerators_and_engines() -> None:
+    from edgeferry_devices.commands.facts_text import facts_text
+
+    told = recorded("jetson_orin_nano")
+    engines = {"engines": {"onnxruntime": "1.31.1"}, "imports": {"onnxruntime": "signal 4"}}
+    text = facts_text(replace(told, machine={**told.machine, **engines}))
+    assert "GPU /dev/dri/renderD128 (no permission), NVIDIA GPU /dev/nvmap" in text
+    assert "onnxruntime 1.31.1 (cannot be imported: signal 4)" in text

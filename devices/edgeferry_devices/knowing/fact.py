@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 HEAD = """\
 LC_ALL=C; export LC_ALL
-case "$1" in "~/"*) root="$HOME/${1#??}";; *) root="$1";; esac
-flag="$2"; probe="$3"; shift 3
+mark="$1"; flag="$3"
+case "$2" in "~/"*) root="$HOME/${2#??}";; /*) root="$2";; *) root="$PWD/$2";; esac
+shift 3
 near="$root"
 while [ ! -e "$near" ]; do near="${near%/*}"; [ -n "$near" ] || near=/; done
 """
@@ -31,16 +33,19 @@ class Fact:
     parse: Callable[[str], Mapping[str, Any]]
 
 
-def script(facts: Iterable[Fact]) -> str:
-    """Return a shell script that prints a section for each fact.
+def script(facts: Iterable[Fact], probe: str = "") -> str:
+    """Return a script for the standard input of ``sh -s -- MARK FOLDER FLAG PYTHON...``: a section for each fact.
 
-    Its arguments: ``$0`` a word that is in no file and marks the sections, our folder, a flag for Python, a program
-    for Python, and the Pythons to ask.
+    It does not travel as an argument, because small SSH servers take no long command lines.
+
+    Args:
+        facts: What to ask.
+        probe: A program that each Python runs with the flag. MARK, which is in no file, marks the sections.
     """
     asked = (
-        f"printf '\\n@@%s {fact.name}\\n' \"$0\"\n{{ {fact.command}\n}} 2>/dev/null </dev/null\n" for fact in facts
+        f"printf '\\n@@%s {fact.name}\\n' \"$mark\"\n{{ {fact.command}\n}} 2>/dev/null </dev/null\n" for fact in facts
     )
-    return f"{HEAD}{''.join(asked)}exit 0\n"
+    return f"{HEAD}probe={shlex.quote(probe)}\n{''.join(asked)}exit 0\n"
 
 
 def sections(said: str, mark: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import venv
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -250,6 +251,30 @@ def test_read_only_and_full(ferry: Ferry, server: Any, small_disk: Path) -> None
     assert f"{small_disk} is read-only" in " ".join(out.split())
     assert "2 MB free" in out
     assert err == "ferry: error: pi: folder, space will not do; do what is written above, then ask again\n"
+
+
+def test_tools_of_a_raspberry_pi(ferry: Ferry, start_server: Callable[..., Any], tmp_path: Path) -> None:
+    """A board whose clock began anew, whose supply is weak and whose pages are large, told by its commands."""
+    (tmp_path / "bin").mkdir()
+    tools = {
+        "date": "echo 86400",
+        "vcgencmd": 'case $1 in get_throttled) echo throttled=0x50005;; measure_temp) echo "temp=82.3\'C";; esac',
+        "getconf": "case $1 in PAGE_SIZE) echo 131072;; LONG_BIT) echo 64;; *) exit 1;; esac",
+    }
+    for name, text in tools.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    server = start_server(f"{tmp_path / 'bin'}:{Path(sys.executable).resolve().parent}:/usr/bin:/bin")
+    server.trust()
+    inventory.add(server.entry(tmp_path / "bare"))
+    code, out, err = ferry("doctor", "pi")
+    told = " ".join(out.split())
+    assert code == 3
+    assert "page size, clock will not do" in err
+    assert "years behind: certificates, dates of releases and archives would be wrong" in told
+    assert "pages of 128 KiB, and the engines need 64 KiB or less" in told
+    assert "under-voltage now" in told or "ok power" in told  # a machine whose own driver tells is believed first
+    assert "degrees" in told
 
 
 def test_board_without_python(ferry: Ferry, start_server: Callable[..., Any], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeferry_devices.commands.asking import terminal
 from edgeferry_devices.deploying import Deployment
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.commands.output import emit, json_option, say, table
@@ -26,7 +27,7 @@ def deploy(ctx: click.Context, /, bundle: Path, devices: tuple[str, ...], as_jso
     """
     from edgeferry_devices.deploying import deploy as perform
 
-    done = perform(Bundle.open(bundle), devices, say)
+    done = perform(Bundle.open(bundle), devices, say, terminal())
     if as_json:
         emit({"deployments": [_json(each) for each in done]})
     elif any(each.result for each in done):

@@ -103,10 +103,13 @@ def _run_there(asked: Request) -> Answer:
     if asked.target.is_file():
         raise BundleError(asked.target, "is no bundle, and only bundles go to a device", "make one with: ferry convert")
     run_on_device = resolve("edgeferry_devices.running", "run_on_device")
+    open_device = resolve("edgeferry_devices.device", "open_device")
+    terminal = resolve("edgeferry_devices.commands.asking", "terminal")
     bundle = Bundle.open(asked.target)
     bundle.check()
     feeds = _feeds(asked, bundle.manifest.at(asked.signature).inputs, bundle)
-    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say, asked.signature), None
+    with open_device(asked.device, terminal()) as there:
+        return bundle.labels, run_on_device(asked.target, there, feeds, asked.raw, say, asked.signature), None
 
 
 def _feeds(asked: Request, specs: tuple[TensorSpec, ...], bundle: Bundle | None) -> dict[str, Array]:

@@ -8,8 +8,12 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from edgeferry_devices.faults import faults
-from edgeferry_runtime.errors import RemoteCommandError
+from edgeferry_devices.session import Session, is_dead, owner
+from edgeferry_runtime.errors import DeviceBusyError, DeviceError, RemoteCommandError
 from edgeferry_runtime.wire import decode_error
+
+FIRST_WAIT_S = 0.5
+"""How long to wait for a device before asking whether its holder is dead; then as long as the device says."""
 
 
 class Pipe(Protocol):
@@ -32,7 +36,11 @@ class Pipe(Protocol):
         ...
 
     def post_mortem(self) -> tuple[int, str]:
-        """Return the exit status and the stderr of an agent that has ended."""
+        """Return the exit status and the stderr of an agent that has ended.
+
+        Raises:
+            EOFError: If it is the line that has ended; of the agent nothing is known.
+        """
         ...
 
 
@@ -48,6 +56,7 @@ class AgentClient:
         self.device = device
         self._pipe = pipe
         self._rest = b""
+        self._session: Session | None = None
 
     def __enter__(self) -> AgentClient:
         return self
@@ -55,11 +64,37 @@ class AgentClient:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.close(left_behind=isinstance(error, DeviceError))
 
-    def close(self) -> None:
-        """End the agent; what it holds is free again."""
+    def close(self, left_behind: bool = False) -> None:
+        """End the agent; what it holds is free again.
+
+        Args:
+            left_behind: Whether the line may have gone dead, and the agent not know that it was closed.
+        """
         self._pipe.close()
+        if self._session is not None:
+            self._session.close(left_behind)
+
+    def take(self, operation: str, *, timeout: float = 60.0, **fields: Any) -> dict[str, Any]:
+        """Ask for an operation that takes the device; a lock whose owner is known to be dead is broken.
+
+        Raises:
+            DeviceBusyError: If another one holds the device.
+            EdgeferryError: See `ask`.
+        """
+        if self._session is None:
+            self._session = Session.begin()
+        asked = {"timeout": timeout, "owner": owner(), "who": self._session.who(), **fields}
+        first = {} if operation == "bench" else {"wait_s": FIRST_WAIT_S}
+        try:
+            return self.ask(operation, **{**first, **asked})
+        except DeviceBusyError:
+            holder = self.ask("holder")
+            dead = is_dead(holder)
+            if (dead and not self.ask("evict", session=holder["session"])["evicted"]) or not (dead or first):
+                raise
+        return self.ask(operation, **asked)
 
     def ask(self, operation: str, *, timeout: float = 60.0, **fields: Any) -> dict[str, Any]:
         """Ask for one operation of `edgeferry_runtime.agent` and return its result.
@@ -80,7 +115,9 @@ class AgentClient:
             try:
                 self._pipe.sendall(request)
                 line = self._line(time.monotonic() + timeout)
-            except (BrokenPipeError, ConnectionResetError):
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    raise
                 line = b""
         return self._result(operation, line)
 
@@ -97,7 +134,8 @@ class AgentClient:
     def _result(self, operation: str, line: bytes) -> dict[str, Any]:
         command = ("edgeferry_runtime.agent", operation)
         if not line:
-            status, said = self._pipe.post_mortem()
+            with faults(self.device, f"waiting for {operation!r}"):
+                status, said = self._pipe.post_mortem()
             raise RemoteCommandError(self.device, command, status, "", said)
         answer = json.loads(line)
         if "error" in answer:

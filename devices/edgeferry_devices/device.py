@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edgeferry_devices.asking import Secrets
 from edgeferry_devices.client import AgentClient
 from edgeferry_devices.inventory import LOCAL
 from edgeferry_runtime.errors import RemoteCommandError
@@ -73,8 +72,13 @@ class Device(Protocol):
         """
         ...
 
-    def put(self, local: Path, remote: str) -> int:
-        """Copy a file there, and return its size in bytes.
+    def put(self, local: Path, remote: str, offset: int = 0) -> int:
+        """Copy a file there, and return how many bytes were sent.
+
+        Args:
+            local: The file.
+            remote: Where it goes.
+            offset: How many bytes of it are there already.
 
         Raises:
             DeviceRequirementError: If the device refuses it.
@@ -104,21 +108,25 @@ class Device(Protocol):
 
 
 @contextlib.contextmanager
-def open_device(name: str) -> Iterator[Device]:
+def open_device(name: str, secrets: Secrets | None = None) -> Iterator[Device]:
     """Open a device by its name, and close it afterwards.
+
+    Args:
+        name: Its name, or ``user@host[:port]``.
+        secrets: Where passphrases and passwords come from; without it nobody is asked.
 
     Raises:
         UnknownNameError: If there is none of this name.
         DeviceError: If it cannot be reached.
     """
-    device = _open(name)
+    device = _open(name, secrets)
     try:
         yield device
     finally:
         device.close()
 
 
-def _open(name: str) -> Device:
+def _open(name: str, secrets: Secrets | None) -> Device:
     if name == LOCAL:
         from edgeferry_devices.local import LocalDevice
 
@@ -126,9 +134,4 @@ def _open(name: str) -> Device:
     from edgeferry_devices import inventory
     from edgeferry_devices.remote import RemoteDevice
 
-    return RemoteDevice(inventory.get(name))
-
-
-def owner() -> str:
-    """Return who we are, for the lock of a device."""
-    return f"{getpass.getuser()}@{platform.node()}"
+    return RemoteDevice(inventory.get(name), secrets=secrets)

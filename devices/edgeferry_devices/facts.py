@@ -1,35 +1,48 @@
-"""Facts about a device: from our agent, or from its bare Python before the agent is there. Nothing is installed."""
+"""Facts about a device: one shell script asks for all of them, and nothing needs to be installed there but ``sh``."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from edgeferry_devices import platforms, provision
 from edgeferry_devices.device import Device
+from edgeferry_devices.knowing.accelerator_facts import ACCELERATORS
+from edgeferry_devices.knowing.fact import read, script, sections
+from edgeferry_devices.knowing.folder_facts import FOLDER
+from edgeferry_devices.knowing.machine_facts import MACHINE
+from edgeferry_devices.knowing.python_facts import OURS, PYTHONS, probe
+from edgeferry_devices.knowing.state_facts import STATE, clock_skew
+from edgeferry_devices.local import LocalDevice
+from edgeferry_devices.platforms import CANDIDATES, OLDEST
 from edgeferry_devices.remote import RemoteDevice
+from edgeferry_runtime import __version__
 from edgeferry_runtime.errors import DeviceRequirementError
 
-TELL = """
-
-import json, sys
-sys.stdout.write("\\n" + json.dumps({"edgeferry": {"machine": dict(describe()), "state": dict(state())}}) + "\\n")
-"""
+TIMEOUT_S = 400.0
+"""Importing engines is slow on the smallest boards."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a device is and how it fares.
+    """What a device is and how it fares; a value that the device does not tell is absent.
 
     Attributes:
         device: Its name.
         address: Where it is; ``this machine`` for ``local``.
         root: Our folder there.
         runtime: The version of our runtime there; empty where it is not installed yet.
-        machine: What does not change: see `edgeferry_runtime.machine.describe`.
-        state: What does: see `edgeferry_runtime.machine.state`.
+        machine: What does not change: ``board``, ``soc``, ``cpu``, ``features``, ``cores``, ``arch``,
+            ``userland_bits``, ``page_size`` (bytes), ``memory_bytes``, ``os``, ``kernel``, ``libc``, and of the Python
+            that would run us ``python``, ``numpy``, ``engines`` (versions) and ``imports`` (errors or "").
+        state: What does: ``temperature_c``, ``frequency_mhz``, ``governor``, ``throttled``, ``load1``, ``uptime_s``,
+            ``memory_available_bytes``, ``clock_skew_s`` (how far the device is ahead of this machine).
+        folder: Of our folder: ``writable``, ``free_bytes``, ``total_bytes``, ``mount``, ``mount_options``, ``user``.
+        accelerators: ``nodes``, ``usb``, ``libraries`` and ``vulkan_drivers``.
+        pythons: Each Python there, the one that would run us first.
     """
 
     device: str
@@ -38,41 +51,80 @@ class Facts:
     runtime: str
     machine: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    folder: Mapping[str, Any] = field(default_factory=dict)
+    accelerators: Mapping[str, Any] = field(default_factory=dict)
+    pythons: Sequence[Mapping[str, Any]] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {**vars(self), "machine": dict(self.machine), "state": dict(self.state)}
+        return {key: list(value) if key == "pythons" else value for key, value in vars(self).items()}
 
 
 def gather(device: Device) -> Facts:
     """Ask a device about itself.
 
     Raises:
-        DeviceError: If it cannot be reached, or has no Python.
+        DeviceError: If it cannot be reached, or runs no shell.
     """
-    if isinstance(device, RemoteDevice):
-        return _remote(device)
-    with device.open_agent() as agent:
-        told = agent.ask("hello")
-    return Facts(device.name, "this machine", told["root"], told["version"], told["machine"], told["state"])
-
-
-def _remote(device: RemoteDevice) -> Facts:
-    place = provision.look(device, device.entry.root)
-    found = platforms.ask(device, [place.python]) or platforms.ask(device)
+    mark = f"edgeferry-{secrets.token_hex(8)}"
+    asked = script((*FOLDER, *MACHINE, *STATE, *ACCELERATORS, *PYTHONS), probe())
+    root, flag, pythons = _ours(device)
+    before = time.time()
+    done = device.exec(["sh", "-s", "--", mark, root, flag, *pythons], stdin=asked.encode(), timeout=TIMEOUT_S)
+    found = sections(done.stdout.decode(errors="replace"), mark)
     if not found:
-        platforms.choose(device.name, found)
-    python = max(found, key=lambda platform: platform.version).python
-    done = device.exec([python, "-I", "-"], stdin=script()).check(device.name)
-    told = next(platforms.answers(done.stdout), None)
-    if told is None:
-        raise DeviceRequirementError(device.name, "its Python answered nothing", "check the Python there")
-    address = str(device.entry.address)
-    return Facts(device.name, address, place.root, place.stamp.runtime, told["machine"], told["state"])
+        said = (done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.exit_status}"])[-1][:200]
+        fix = "check that its account has a shell, and that sh is on the PATH of SSH commands"
+        raise DeviceRequirementError(device.name, f"cannot run sh ({said})", fix)
+    facts = assemble(device.name, _address(device), found, (before, time.time()))
+    return replace(facts, runtime=__version__) if isinstance(device, LocalDevice) else facts
 
 
-def script() -> bytes:
-    """Return a program for a bare Python that prints what our agent would say: the runtime's own module, as text."""
-    from edgeferry_runtime import machine
+def _ours(device: Device) -> tuple[str, str, Sequence[str]]:
+    """Return our folder, the flag that keeps a Python apart, and the Pythons to ask, ours first."""
+    if isinstance(device, LocalDevice):
+        return str(device.root), "-B", [sys.executable]
+    root = device.entry.root if isinstance(device, RemoteDevice) else ""
+    return root, "-I", [OURS, *CANDIDATES]
 
-    return (inspect.getsource(machine) + TELL).encode()
+
+def _address(device: Device) -> str:
+    return str(device.entry.address) if isinstance(device, RemoteDevice) else "this machine"
+
+
+def assemble(device: str, address: str, found: Mapping[str, str], asked: tuple[float, float]) -> Facts:
+    """Turn the sections that a device printed into facts.
+
+    Args:
+        device: Its name.
+        address: Where it is.
+        found: What it printed, by the name of the fact.
+        asked: Our clock before and after.
+    """
+    folder, machine, state = read(FOLDER, found), read(MACHINE, found), read(STATE, found)
+    pythons = _ordered(read(PYTHONS, found).get("pythons", []))
+    if "clock" in state:
+        state["clock_skew_s"] = clock_skew(state.pop("clock"), *asked)
+    machine = {**(_of_python(pythons[0]) if pythons else {}), **machine, **(_named(pythons[0]) if pythons else {})}
+    if "cpu" in machine:
+        machine.setdefault("board", machine["cpu"])
+    root, runtime = folder.pop("root", ""), folder.pop("runtime", "")
+    return Facts(device, address, root, runtime, machine, state, folder, read(ACCELERATORS, found), pythons)
+
+
+def _ordered(pythons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Put the Python that would run us first: of our environment, else the first that is new enough."""
+    return sorted(pythons, key=lambda found: tuple(found["version"]) < OLDEST)
+
+
+def _of_python(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What Python knows too, where the shell does not tell."""
+    told = {"userland_bits": found.get("bits"), "page_size": found.get("page_size"), "arch": found.get("machine")}
+    return {key: value for key, value in {**told, "libc": found.get("libc")}.items() if value}
+
+
+def _named(found: Mapping[str, Any]) -> dict[str, Any]:
+    version = ".".join(str(part) for part in found["version"])
+    told = {"python": version, "numpy": found.get("numpy"), "userland_bits": found.get("bits")}
+    known = {key: value for key, value in told.items() if value}
+    return {**known, "engines": found.get("engines", {}), "imports": found.get("imports", {})}

@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Entry:
         port: See `Address`.
         key: A private key file; empty leaves it to ``~/.ssh/config`` and the default identities.
         root: Its folder there; ``~`` is the home of the account.
+        password_env: The environment variable that holds its password; the password itself is never stored.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Entry:
     port: int = 0
     key: str = ""
     root: str = DEFAULT_ROOT
+    password_env: str = ""
 
     @property
     def address(self) -> Address:
@@ -124,6 +127,18 @@ def check_root(root: str) -> str:
     )
 
 
+def check_variable(name: str) -> str:
+    """Return the name of an environment variable if it is one; empty stands for none.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if name and not _VARIABLE.fullmatch(name):
+        reason = "is no name of an environment variable"
+        raise UsageError(f"--password-env {name!r}", reason, "give the variable's name, not the password itself")
+    return name
+
+
 def inventory_path() -> Path:
     """Return where the inventory lies."""
     return config_dir() / "devices.toml"
@@ -153,6 +168,7 @@ def _entry(name: str, values: Mapping[str, Any]) -> Entry:
     entry = Entry(name, **values)
     parse_address(str(entry.address))
     check_root(entry.root)
+    check_variable(entry.password_env)
     return entry
 
 
@@ -171,8 +187,15 @@ def get(name: str) -> Entry:
         return Entry(name, place.host, place.user, place.port)
     devices = read()
     if name not in devices:
-        raise UnknownNameError("device", name, [LOCAL, *devices])
+        raise UnknownNameError("device", name, [LOCAL, *devices], f"or add it: ferry device add {_example(name)}")
     return devices[name]
+
+
+def _example(name: str) -> str:
+    """Return the arguments that would add a device, as far as its name tells them."""
+    host = name if _HOST.fullmatch(name) and "." in name else "HOST"
+    short = name.partition(".")[0]
+    return f"{short if _NAME.fullmatch(short) else 'NAME'} USER@{host}"
 
 
 def add(entry: Entry) -> None:
@@ -183,6 +206,7 @@ def add(entry: Entry) -> None:
         OutputExistsError: If there is one of this name.
     """
     check_root(entry.root)
+    check_variable(entry.password_env)
     devices = read()
     if check_name(entry.name) == LOCAL:
         raise UsageError("device local", "is built in", "give another name")

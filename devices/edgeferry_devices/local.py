@@ -47,11 +47,14 @@ class LocalDevice:
             raise RemoteCommandError(self.name, argv, 127, "", f"{argv[0]}: {error.strerror}") from error
         return Completed(tuple(argv), done.stdout, done.stderr, done.returncode)
 
-    def put(self, local: Path, remote: str) -> int:
+    def put(self, local: Path, remote: str, offset: int = 0) -> int:
         """See `Device.put`."""
-        with faults(self.name, f"copying {local.name}"):
-            shutil.copyfile(local, remote)
-        return local.stat().st_size
+        with faults(self.name, f"copying {local.name}"), local.open("rb") as source:
+            source.seek(offset)
+            with open(remote, "r+b" if offset else "wb") as target:  # noqa: PTH123 - a path of the device
+                target.seek(offset)
+                shutil.copyfileobj(source, target, 1 << 20)
+        return local.stat().st_size - offset
 
     def get(self, remote: str, local: Path) -> None:
         """See `Device.get`."""

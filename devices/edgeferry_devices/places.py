@@ -22,6 +22,11 @@ def data_dir() -> Path:
     return _base("XDG_DATA_HOME", ".local/share") / "edgeferry"
 
 
+def state_dir() -> Path:
+    """Return ``$XDG_STATE_HOME/edgeferry``: the sessions that hold a device."""
+    return _base("XDG_STATE_HOME", ".local/state") / "edgeferry"
+
+
 def _base(variable: str, default: str) -> Path:
     value = Path(os.environ.get(variable, ""))
     return value if value.is_absolute() else Path.home() / default

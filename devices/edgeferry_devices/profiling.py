@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from edgeferry_devices.device import Say, open_device, owner, silent
+from edgeferry_devices.asking import Secrets
+from edgeferry_devices.device import Say, open_device, silent
 from edgeferry_devices.pushing import push_with
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import EdgeferryError
@@ -40,7 +41,11 @@ class Outcome:
 
 
 def profile(
-    bundle: Bundle, devices: Sequence[str], options: BenchOptions | None = None, say: Say = silent
+    bundle: Bundle,
+    devices: Sequence[str],
+    options: BenchOptions | None = None,
+    say: Say = silent,
+    secrets: Secrets | None = None,
 ) -> list[Outcome]:
     """Measure a bundle on each device; it is pushed first where it is not up to date.
 
@@ -49,6 +54,7 @@ def profile(
         devices: Names of devices; one that fails does not stop the others.
         options: How to measure; without them as ``ferry profile`` does.
         say: Takes the progress.
+        secrets: Where passphrases and passwords come from; without it nobody is asked.
 
     Returns:
         One outcome for each device, in order.
@@ -60,32 +66,33 @@ def profile(
 
     bundle.check()
     options = options or BenchOptions()
-    return [_outcome(bundle, name, options, say) for name in dict.fromkeys(devices)]
+    return [_outcome(bundle, name, options, say, secrets) for name in dict.fromkeys(devices)]
 
 
-def _outcome(bundle: Bundle, name: str, options: BenchOptions, say: Say) -> Outcome:
+def _outcome(bundle: Bundle, name: str, options: BenchOptions, say: Say, secrets: Secrets | None) -> Outcome:
     try:
-        return Outcome(name, profile=profile_on(bundle, name, options, say))
+        return Outcome(name, profile=profile_on(bundle, name, options, say, secrets))
     except EdgeferryError as error:
         return Outcome(name, error=error)
 
 
-def profile_on(bundle: Bundle, name: str, options: BenchOptions, say: Say = silent) -> Profile:
+def profile_on(
+    bundle: Bundle, name: str, options: BenchOptions, say: Say = silent, secrets: Secrets | None = None
+) -> Profile:
     """Measure a bundle on one device; see `profile`.
 
     Raises:
         EdgeferryError: Whatever prevents it.
     """
-    with open_device(name) as device, device.open_agent([bundle.manifest.format], say) as agent:
+    with open_device(name, secrets) as device, device.open_agent([bundle.manifest.format], say) as agent:
         push_with(agent, bundle, device, say)
         say(f"{name}: measuring {bundle.manifest.name}")
-        measured = agent.ask(
+        measured = agent.take(
             "bench",
             timeout=options.longest_secs + SPARE_S,
             name=bundle.manifest.name,
             id=bundle.id,
             options=asdict(options),
             device=name,
-            owner=owner(),
         )
     return Profile.from_dict(measured)

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgeferry_devices.client import AgentClient
-from edgeferry_devices.device import Device, Say, owner, silent
+from edgeferry_devices.device import Device, Say, silent
 from edgeferry_runtime.bundle import MANIFEST, Bundle
+from edgeferry_runtime.errors import (
+    DeviceError,
+    DeviceRequirementError,
+    DeviceTimeoutError,
+    EdgeferryError,
+    UnreachableError,
+)
 
 BEGIN_TIMEOUT_S = 60.0
 PROOF_TIMEOUT_S = 900.0
+ATTEMPTS = 3
+"""How often a push is begun whose line is lost; a device that does not answer in time is not asked again."""
+AGAIN_AFTER_S = 0.5
+AGAIN_TIMEOUT_S = 15.0
 READ_BYTES_PER_S = 10e6
 """How fast the slowest storage is read: a device hashes what it has before it says what it lacks."""
 
@@ -61,8 +75,25 @@ def push(bundle: Bundle, device: Device, say: Say = silent) -> PushResult:
         DeviceError: If the device cannot be reached or refuses.
     """
     bundle.check()
-    with device.open_agent([bundle.manifest.format], say) as agent:
-        return push_with(agent, bundle, device, say)
+    for attempt in itertools.count(1):
+        try:
+            with device.open_agent([bundle.manifest.format], say) as agent:
+                return push_with(agent, bundle, device, say)
+        except UnreachableError as error:
+            if attempt == ATTEMPTS or not _comes_back(device):
+                raise
+            say(f"{device.name}: {error.reason}; taking up where it was cut")
+    raise AssertionError("unreachable")
+
+
+def _comes_back(device: Device) -> bool:
+    """Tell whether a device whose line was lost can be reached again; what arrived there is not sent twice."""
+    device.close()
+    time.sleep(AGAIN_AFTER_S)
+    try:
+        return device.exec(["true"], timeout=AGAIN_TIMEOUT_S).exit_status == 0
+    except DeviceError:
+        return False
 
 
 def push_with(agent: AgentClient, bundle: Bundle, device: Device, say: Say) -> PushResult:
@@ -71,16 +102,24 @@ def push_with(agent: AgentClient, bundle: Bundle, device: Device, say: Say) -> P
     name = bundle.manifest.name
     sizes = _sizes(bundle)
     reading = sum(sizes.values()) / READ_BYTES_PER_S
-    plan = agent.ask("begin", timeout=BEGIN_TIMEOUT_S + reading, manifest=_manifest(bundle), sizes=sizes, owner=owner())
+    plan = agent.take("begin", timeout=BEGIN_TIMEOUT_S + reading, manifest=_manifest(bundle), sizes=sizes)
     if plan["up_to_date"]:
         say(f"{device.name}: {name} is up to date")
         return PushResult(device.name, name, bundle.id, True, 0, time.monotonic() - started)
     say(f"{device.name}: sending {len(plan['missing'])} files of {name}")
-    sent = _send(bundle, device, plan)
+    sent = _send(agent, bundle, device, plan)
     say(f"{device.name}: running the probe of {name}")
-    proof = agent.ask("commit", timeout=PROOF_TIMEOUT_S + reading)
+    proof = _commit(agent, name, PROOF_TIMEOUT_S + reading)
     seconds = time.monotonic() - started
     return PushResult(device.name, name, bundle.id, False, sent, seconds, tuple(proof["figures"]), proof["engine"])
+
+
+def _commit(agent: AgentClient, name: str, timeout: float) -> dict[str, Any]:
+    try:
+        return agent.ask("commit", timeout=timeout)
+    except DeviceTimeoutError as error:
+        reason = f"{error.reason}: whether {name} was proven and switched there is not known"
+        raise DeviceTimeoutError(error.subject, reason, "push again, or look with: ferry releases") from error
 
 
 def _manifest(bundle: Bundle) -> dict[str, Any]:
@@ -93,6 +132,34 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
     return {digest: (bundle.path / name).stat().st_size for name, digest in files}
 
 
-def _send(bundle: Bundle, device: Device, plan: Mapping[str, Any]) -> int:
+def _send(agent: AgentClient, bundle: Bundle, device: Device, plan: Mapping[str, Any]) -> int:
     paths = {digest: bundle.path / name for name, digest in bundle.manifest.files.items()}
-    return sum(device.put(paths[digest], f"{plan['incoming']}/{digest}.part") for digest in plan["missing"])
+    sent = 0
+    for digest in plan["missing"]:
+        offset = _common(paths[digest], *plan["there"].get(digest, (0, "")))
+        try:
+            sent += device.put(paths[digest], f"{plan['incoming']}/{digest}.part", offset)
+        except DeviceRequirementError as error:
+            raise _with_space(agent, error) from error
+    return sent
+
+
+def _common(path: Path, size: int, digest: str) -> int:
+    """Return how many bytes of a file are there already: all that the device has, where they are those of the file."""
+    seen = hashlib.sha256()
+    left = size
+    with path.open("rb") as file:
+        while left > 0 and (chunk := file.read(min(left, 1 << 20))):
+            seen.update(chunk)
+            left -= len(chunk)
+    return size if left == 0 and seen.hexdigest() == digest else 0
+
+
+def _with_space(agent: AgentClient, error: DeviceRequirementError) -> DeviceRequirementError:
+    """Say how much is free where a file was refused: a full disk has no words of its own in SFTP."""
+    try:
+        space = agent.ask("space", timeout=10.0)
+    except EdgeferryError:
+        return error
+    free = f"{space['free_bytes'] / 1e6:.1f} MB are free in {space['root']}"
+    return DeviceRequirementError(error.subject, f"{error.reason} ({free})", error.fix)

@@ -11,19 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeferry_devices import provision
+from edgeferry_devices.asking import Secrets
 from edgeferry_devices.client import AgentClient
+from edgeferry_devices.deadline import answer_within
 from edgeferry_devices.device import Completed, Say, silent
 from edgeferry_devices.faults import faults
 from edgeferry_devices.inventory import Entry
 from edgeferry_devices.route import resolve
 from edgeferry_devices.ssh import Deadlines, connect
-from edgeferry_runtime.errors import DeviceRequirementError
+from edgeferry_devices.transfer import Sftp, Stream
 
 if TYPE_CHECKING:
     import paramiko
 
-CHUNK_BYTES = 255 * 1024
-"""One SFTP write. OpenSSH takes at most 256 KiB a packet; large ones, many in flight, keep a line with delay full."""
+
+LINE_WAIT_S = 0.2
+"""How long the loss of a line may take to be noticed after that of a channel."""
 
 
 class RemoteDevice:
@@ -32,20 +35,22 @@ class RemoteDevice:
     Args:
         entry: Where it is.
         deadlines: How long to wait.
+        secrets: Where passphrases and passwords come from; without it nobody is asked.
     """
 
-    def __init__(self, entry: Entry, deadlines: Deadlines | None = None) -> None:
+    def __init__(self, entry: Entry, deadlines: Deadlines | None = None, secrets: Secrets | None = None) -> None:
         self.name = entry.name
         self.entry = entry
         self.deadlines = deadlines or Deadlines()
+        self.secrets = secrets or Secrets()
         self._transport: paramiko.Transport | None = None
-        self._sftp: paramiko.SFTPClient | None = None
+        self._files: Sftp | Stream | None = None
 
     @property
     def transport(self) -> paramiko.Transport:
         """The authenticated connection; see `connect` for what is raised."""
         if self._transport is None:
-            self._transport = connect(resolve(self.entry), self.deadlines)
+            self._transport = connect(resolve(self.entry), self.deadlines, self.secrets)
         return self._transport
 
     def exec(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 60.0) -> Completed:
@@ -54,77 +59,77 @@ class RemoteDevice:
             channel = self.transport.open_session(timeout=self.deadlines.channel)
             with channel:
                 channel.settimeout(timeout)
-                channel.exec_command(shlex.join(argv))
+                with answer_within(min(timeout, self.deadlines.channel), channel):
+                    channel.exec_command(shlex.join(argv))
                 out, err = _converse(channel, stdin or b"", time.monotonic() + timeout)
                 status = channel.recv_exit_status() if channel.status_event.wait(5) else -1
         return Completed(tuple(argv), out, err, status)
 
-    def put(self, local: Path, remote: str) -> int:
-        """See `Device.put`; the writes are pipelined."""
-        with faults(self.name, f"sending {local.name}"), local.open("rb") as source:
-            file = self.sftp.open(remote, "wb")
-            file.MAX_REQUEST_SIZE = CHUNK_BYTES
-            file.set_pipelined(True)
+    def put(self, local: Path, remote: str, offset: int = 0) -> int:
+        """See `Device.put`."""
+        with faults(self.name, f"sending {local.name}"):
             try:
-                while chunk := source.read(CHUNK_BYTES):
-                    file.write(chunk)
-                file.close()
-            except BaseException:
-                file.set_pipelined(False)
-                self.close()  # half a packet may be on its way: nothing sensible can be said on this line any more
+                self.files.put(local, remote, offset)
+            except BaseException as error:
+                self._drop(error)
                 raise
-            size = local.stat().st_size
-            if self.sftp.stat(remote).st_size != size:
-                reason = f"{local.name} arrived shorter than it is"
-                raise DeviceRequirementError(self.name, reason, "check the free space there with df")
-        return size
+        return local.stat().st_size - offset
 
     def get(self, remote: str, local: Path) -> None:
         """See `Device.get`."""
         with faults(self.name, f"fetching {Path(remote).name}"):
-            self.sftp.get(remote, str(local))
+            self.files.get(remote, local)
 
     @property
-    def sftp(self) -> Any:
-        """The file channel.
+    def files(self) -> Sftp | Stream:
+        """What carries files."""
+        if self._files is None:
+            self._files = self._open_files()
+        return self._files
 
-        Raises:
-            DeviceRequirementError: If the server has none.
-        """
-        if self._sftp is None:
-            self._sftp = self._open_sftp()
-        return self._sftp
-
-    def _open_sftp(self) -> paramiko.SFTPClient:
+    def _open_files(self) -> Sftp | Stream:
         import paramiko
 
-        channel = self.transport.open_session(timeout=self.deadlines.channel)
-        channel.settimeout(self.deadlines.idle)
+        channel = self._session()
         try:
-            channel.invoke_subsystem("sftp")
-            return paramiko.SFTPClient(channel)
-        except (paramiko.SSHException, EOFError) as error:
+            with answer_within(self.deadlines.channel, channel):
+                channel.invoke_subsystem("sftp")
+            return Sftp(self.name, paramiko.SFTPClient(channel))
+        except (paramiko.SSHException, EOFError):
             channel.close()
             if not self.transport.is_active():
                 raise
-            fix = "enable the sftp subsystem there (package openssh-sftp-server)"
-            raise DeviceRequirementError(self.name, "its SSH server offers no SFTP", fix) from error
+            return Stream(self.name, self._session)
+
+    def _session(self) -> paramiko.Channel:
+        channel = self.transport.open_session(timeout=self.deadlines.channel)
+        channel.settimeout(self.deadlines.idle)
+        return channel
+
+    def _drop(self, error: BaseException) -> None:
+        """Leave a line on which half a packet may be on its way; where a file was refused the line itself is sane."""
+        refused = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        if not refused or self._transport is None or not self._transport.is_active():
+            self.close()
+        elif self._files is not None:
+            self._files.close()
+            self._files = None
 
     def open_agent(self, formats: Sequence[str] = (), say: Say = silent) -> AgentClient:
         """See `Device.open_agent`."""
         place = provision.ensure(self, self.entry.root, formats, say)
         argv = [place.python, "-I", "-m", "edgeferry_runtime.agent", place.root]
         with faults(self.name, "starting the agent"):
-            channel = self.transport.open_session(timeout=self.deadlines.channel)
-            channel.settimeout(self.deadlines.idle)
-            channel.exec_command(shlex.join(argv))
+            channel = self._session()
+            with answer_within(self.deadlines.channel, channel):
+                channel.exec_command(shlex.join(argv))
         return AgentClient(self.name, ChannelPipe(channel))
 
     def close(self) -> None:
         """See `Device.close`."""
         if self._transport is not None:
             self._transport.close()
-        self._transport = self._sftp = None
+        self._transport = self._files = None
 
 
 class ChannelPipe:
@@ -154,7 +159,15 @@ class ChannelPipe:
         said = b""
         while self._channel.recv_stderr_ready():
             said += self._channel.recv_stderr(1 << 16)
-        return self._channel.recv_exit_status() if known else -1, said.decode(errors="replace")
+        if not known or self._channel.recv_exit_status() == -1:  # nothing, or the name of a signal, came
+            self._check_line()
+            return -1, said.decode(errors="replace") or "it was killed"
+        return self._channel.recv_exit_status(), said.decode(errors="replace")
+
+    def _check_line(self) -> None:
+        time.sleep(LINE_WAIT_S)
+        if not self._channel.get_transport().is_active():
+            raise EOFError
 
 
 def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> tuple[bytes, bytes]:

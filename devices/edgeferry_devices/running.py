@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeferry_devices.device import Say, open_device, owner, silent
+from edgeferry_devices.device import Device, Say, open_device, silent
 from edgeferry_devices.pushing import PROOF_TIMEOUT_S, push_with
 from edgeferry_runtime.bundle import Bundle, Probe
 from edgeferry_runtime.tensors import Array
@@ -14,7 +15,7 @@ from edgeferry_runtime.tensors import Array
 
 def run_on_device(
     target: Path,
-    device: str,
+    device: str | Device,
     feeds: Mapping[str, Array],
     raw: bool = False,
     say: Say = silent,
@@ -24,7 +25,7 @@ def run_on_device(
 
     Args:
         target: The bundle's folder.
-        device: The device's name.
+        device: The device's name, or an open one, which stays open.
         feeds: By input name, what the model is fed; real values, or stored ones with `raw`.
         raw: Whether inputs and outputs are the stored integers of a quantized model.
         say: Takes the progress.
@@ -40,12 +41,13 @@ def run_on_device(
     """
     bundle = Bundle.open(target)
     bundle.check()
-    with open_device(device) as there, there.open_agent([bundle.manifest.format], say) as agent:
+    opened = open_device(device) if isinstance(device, str) else contextlib.nullcontext(device)
+    with opened as there, there.open_agent([bundle.manifest.format], say) as agent:
         push_with(agent, bundle, there, say)
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder) / "arrays.npz"
             Probe(feeds, {}).save(local)
-            staged = agent.ask("stage", owner=owner())["folder"]
+            staged = agent.take("stage")["folder"]
             there.put(local, f"{staged}/feeds.npz")
             asked = {"name": bundle.manifest.name, "id": bundle.id, "raw": raw, "signature": signature}
             done = agent.ask("run", timeout=PROOF_TIMEOUT_S, **asked)

@@ -5,26 +5,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from edgeferry_devices import hostkeys
+from edgeferry_devices import conduits, hostkeys
+from edgeferry_devices.asking import Secrets
+from edgeferry_devices.authentication import authenticate
+from edgeferry_devices.conduits import Conduit
 from edgeferry_devices.faults import faults
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.route import Route
-from edgeferry_runtime.errors import AuthenticationError, DeviceTimeoutError, UnreachableError
+from edgeferry_runtime.errors import DeviceTimeoutError, UnreachableError
 
 if TYPE_CHECKING:
     import paramiko
 
 FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
-NO_KEY = "no key was found to offer"
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 
 
@@ -49,31 +49,41 @@ class Deadlines:
     attempts: int = 4
 
 
-def connect(route: Route, deadlines: Deadlines | None = None) -> paramiko.Transport:
-    """Connect, check the host key, and authenticate.
+def connect(route: Route, deadlines: Deadlines | None = None, secrets: Secrets | None = None) -> paramiko.Transport:
+    """Connect, check the host key, and authenticate; at each jump host on the way first.
+
+    Args:
+        route: The way.
+        deadlines: How long to wait.
+        secrets: Where passphrases and passwords come from; without it nobody is asked.
+
+    Returns:
+        The connection; closing it ends what leads to it.
 
     Raises:
         UnreachableError: If there is no such host, nothing listens, or it is no SSH server.
         DeviceTimeoutError: If it does not answer.
         HostKeyError: If its key is unknown, changed or revoked.
-        AuthenticationError: If it takes none of the keys.
+        AuthenticationError: If it takes none of the keys, and no password.
     """
-    limits = deadlines or Deadlines()
+    limits, asked = deadlines or Deadlines(), secrets or Secrets()
     trust = hostkeys.trusted(route.known_as, route.known_hosts)
-    transport = _handshake(route, limits, [key.kind for key in trust if not key.revoked])
+    transport = _handshake(route, limits, asked, [key.kind for key in trust if not key.revoked])
     try:
         hostkeys.check(route.device, _shown(transport), trust)
         with faults(route.device, "authenticating"):
-            _authenticate(transport, route)
+            authenticate(transport, route, asked)
     except BaseException:
         transport.close()
         raise
     return transport
 
 
-def fetch_host_key(route: Route, deadlines: Deadlines | None = None, kinds: Sequence[str] = ()) -> HostKey:
-    """Return the key that a server shows, without authenticating; see `connect` for what is raised."""
-    transport = _handshake(route, deadlines or Deadlines(), kinds)
+def fetch_host_key(
+    route: Route, deadlines: Deadlines | None = None, secrets: Secrets | None = None, kinds: Sequence[str] = ()
+) -> HostKey:
+    """Return the key that a server shows, without authenticating there; see `connect` for what is raised."""
+    transport = _handshake(route, deadlines or Deadlines(), secrets or Secrets(), kinds)
     try:
         return _shown(transport)
     finally:
@@ -85,25 +95,34 @@ def _shown(transport: paramiko.Transport) -> HostKey:
     return HostKey(key.get_name(), key.asbytes())
 
 
-def _handshake(route: Route, limits: Deadlines, kinds: Sequence[str]) -> paramiko.Transport:
+def _handshake(route: Route, limits: Deadlines, secrets: Secrets, kinds: Sequence[str]) -> paramiko.Transport:
     """Open a transport; a server that is busy with others (MaxStartups) closes at once and is asked again."""
     import paramiko
 
     logging.getLogger("paramiko").addHandler(logging.NullHandler())
     for attempt in range(limits.attempts):
-        sock = _socket(route, limits)
+        line = _line(route, limits, secrets)
         try:
-            return _start(sock, limits, kinds)
+            return _start(line, limits, kinds)
         except TimeoutError as error:
             raise _slow(route) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
-            sock.close()
             if "timeout" in str(error).lower() or "timed out" in str(error).lower():
                 raise _slow(route) from error
+            if isinstance(line, Conduit) and (complaint := line.complaint()):
+                raise UnreachableError(route.device, complaint, "correct it, or what it needs") from error
             if "banner" not in str(error) or attempt + 1 == limits.attempts:
                 raise _no_server(route, error) from error
         time.sleep(0.2 * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _line(route: Route, limits: Deadlines, secrets: Secrets) -> socket.socket | Conduit:
+    if route.command:
+        return conduits.by_command(route, limits.idle)
+    if route.via:
+        return conduits.through(route, connect(route.via, limits, secrets), limits.connect, limits.idle)
+    return _socket(route, limits)
 
 
 def _slow(route: Route) -> DeviceTimeoutError:
@@ -141,7 +160,7 @@ def _socket(route: Route, limits: Deadlines) -> socket.socket:
     return sock
 
 
-def _start(sock: socket.socket, limits: Deadlines, kinds: Sequence[str]) -> paramiko.Transport:
+def _start(sock: socket.socket | Conduit, limits: Deadlines, kinds: Sequence[str]) -> paramiko.Transport:
     import paramiko
 
     transport = paramiko.Transport(sock)
@@ -166,93 +185,3 @@ def _start(sock: socket.socket, limits: Deadlines, kinds: Sequence[str]) -> para
 def _first(wanted: Sequence[str], offered: Sequence[str]) -> tuple[str, ...]:
     """Move what is wanted to the front of what is offered."""
     return (*(w for w in dict.fromkeys(wanted) if w in offered), *(o for o in offered if o not in wanted))
-
-
-def _authenticate(transport: paramiko.Transport, route: Route) -> None:
-    import paramiko
-
-    locked: list[Path] = []
-    tried = 0
-    for key in _offers(route, locked):
-        tried += 1
-        try:
-            if not transport.auth_publickey(route.user, key):
-                return
-        except paramiko.BadAuthenticationType as error:
-            raise _refused(route, f"takes only {', '.join(error.allowed_types)}") from error
-        except paramiko.AuthenticationException:
-            if not transport.is_active():
-                raise _refused(route, f"was closed after {tried} keys, the right one not among them") from None
-            continue
-        raise _refused(route, "wants a second proof beside the key")
-    if locked:
-        fix = f"unlock it first: ssh-add {locked[0]}"
-        raise AuthenticationError(route.device, f"the key {locked[0]} is encrypted, and no agent holds it", fix)
-    raise _refused(route, ("refused the key" if tried == 1 else f"refused all {tried} keys") if tried else NO_KEY)
-
-
-def _refused(route: Route, reason: str) -> AuthenticationError:
-    place = f"{'' if route.port == 22 else f'-p {route.port} '}{route.user}@{route.host}"
-    fix = f"copy your key there (ssh-copy-id {place}), or give another one with: ferry device add --key"
-    return AuthenticationError(route.device, f"account {route.user}: {reason}", fix)
-
-
-def _offers(route: Route, locked: list[Path]) -> Iterator[paramiko.PKey]:
-    """Yield the keys to offer; the agent's come first unless the user said which key to use."""
-    if not route.only_keys:
-        yield from _agent_keys()
-    for path in route.keys:
-        key = _load_key(route, path, locked)
-        if key is not None:
-            yield key
-    if route.only_keys and locked:
-        yield from _agent_keys(locked)
-
-
-def _agent_keys(only: Sequence[Path] | None = None) -> Iterator[paramiko.PKey]:
-    """Yield the keys of the running agent; with `only`, those whose public file lies beside these."""
-    import paramiko
-
-    with contextlib.suppress(paramiko.SSHException, OSError):
-        wanted = None if only is None else {_public_blob(path) for path in only}
-        agent: Any = paramiko.Agent()
-        try:
-            yield from (
-                key for key in agent.get_keys() if wanted is None or None in wanted or key.get_base64() in wanted
-            )
-        finally:
-            agent.close()
-
-
-def _public_blob(path: Path) -> str | None:
-    try:
-        return path.with_name(path.name + ".pub").read_text(encoding="utf-8").split()[1]
-    except (OSError, IndexError, UnicodeDecodeError):
-        return None
-
-
-def _load_key(route: Route, path: Path, locked: list[Path]) -> paramiko.PKey | None:
-    """Load one key file; an encrypted one is noted, and a missing one matters only if the user named it."""
-    import paramiko
-
-    if not path.is_file():
-        if route.only_keys:
-            raise AuthenticationError(route.device, f"there is no key file {path}", "check the path of --key")
-        return None
-    try:
-        return paramiko.PKey.from_path(path)
-    except (paramiko.PasswordRequiredException, TypeError):
-        locked.append(path)
-        return None
-    except (paramiko.SSHException, paramiko.UnknownKeyType, ValueError, OSError) as error:
-        if _says_encrypted(error):
-            locked.append(path)
-        elif route.only_keys:
-            raise AuthenticationError(
-                route.device, f"{path} is no private key ({error})", "give the private key file"
-            ) from error
-        return None
-
-
-def _says_encrypted(error: Exception) -> bool:
-    return any(word in str(error).lower() for word in ("password", "encrypted", "passphrase"))

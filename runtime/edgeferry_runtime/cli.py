@@ -37,7 +37,12 @@ COMMANDS = {
     "lint": Entry("edgeferry_runtime.commands.lint", "lint", "Say what a delegate would leave to the CPU."),
     "engines": Entry("edgeferry_runtime.commands.engines", "engines", "List what this machine can execute with."),
     "device": Entry("edgeferry_devices.commands.device", "device", "Add, list, trust, inspect and remove devices."),
+    "doctor": Entry("edgeferry_devices.commands.doctor", "doctor", "Say what will not work on a device, and why."),
     "push": Entry("edgeferry_devices.commands.push", "push", "Carry a bundle to a device and prove it there."),
+    "deploy": Entry("edgeferry_devices.commands.deploy", "deploy", "Push a bundle to one or more devices."),
+    "releases": Entry("edgeferry_devices.commands.releases", "releases", "List what a device keeps."),
+    "rollback": Entry("edgeferry_devices.commands.releases", "rollback", "Go back to the release before."),
+    "gc": Entry("edgeferry_devices.commands.releases", "gc", "Remove from a device what nobody needs."),
     "profile": Entry("edgeferry_devices.commands.profile", "profile", "Measure a bundle on one or more devices."),
 }
 """Every command. Written once; a command's module is imported only when the command is used."""

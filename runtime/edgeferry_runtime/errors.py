@@ -26,6 +26,7 @@ way out. The command line prints them as one line and exits with the error's `ex
         ├── UnreachableError (ConnectionError)
         ├── AuthenticationError (PermissionError)
         ├── HostKeyError                     unknown or changed host key
+        ├── DeviceBusyError                  another command holds the device's lock
         ├── DeviceRequirementError           no Python, no space, no writable folder, no engine
         ├── DeviceTimeoutError (TimeoutError)
         └── RemoteCommandError               host, command, exit status, stdout, stderr
@@ -73,19 +74,22 @@ class UnknownNameError(UsageError):
         subject: What was being named, such as ``--quantize`` or ``recipe key``.
         name: What was given.
         valid: All names that would have been accepted.
+        otherwise: What else the user can do, such as make the name known.
     """
 
-    def __init__(self, subject: object, name: str, valid: Iterable[str]) -> None:
+    def __init__(self, subject: object, name: str, valid: Iterable[str], otherwise: str = "") -> None:
         import difflib
 
         self.name = name
         self.valid = tuple(valid)
+        self.otherwise = otherwise
         nearest = difflib.get_close_matches(name, self.valid, n=1, cutoff=0.5)
         meant = f"did you mean {nearest[0]!r}? " if nearest else ""
-        super().__init__(subject, f"unknown name {name!r}", f"{meant}valid are {', '.join(self.valid)}")
+        also = f"; {otherwise}" if otherwise else ""
+        super().__init__(subject, f"unknown name {name!r}", f"{meant}valid are {', '.join(self.valid)}{also}")
 
-    def __reduce__(self) -> tuple[type[EdgeferryError], tuple[str, str, tuple[str, ...]]]:  # type: ignore[override]
-        return type(self), (self.subject, self.name, self.valid)
+    def __reduce__(self) -> tuple[type[EdgeferryError], tuple[str, str, tuple[str, ...], str]]:  # type: ignore[override]
+        return type(self), (self.subject, self.name, self.valid, self.otherwise)
 
 
 class MissingFileError(EdgeferryError, FileNotFoundError):
@@ -184,6 +188,10 @@ class AuthenticationError(DeviceError, PermissionError):
 
 class HostKeyError(DeviceError):
     """The device's host key is unknown, or is not the pinned one."""
+
+
+class DeviceBusyError(DeviceError):
+    """Another command holds the device's lock."""
 
 
 class DeviceRequirementError(DeviceError):

@@ -119,7 +119,7 @@ def parse_kilobytes(text: str, key: str) -> int | None:
     """Read a line such as ``MemTotal:  947744 kB`` as bytes."""
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        if name == key and value.split()[1:] == ["kB"]:
+        if name == key and value.split()[1:] == ["kB"] and value.split()[0].isdecimal():
             return int(value.split()[0]) * 1024
     return None
 

@@ -5,19 +5,21 @@ Below the root::
     .edgeferry-device                 the marker: nothing is ever deleted in a folder without it
     lock                              held while a push, a run or a measurement goes on
     store/<sha256>                    files by content
-    store/incoming/<token>/           what is on its way; a leftover is removed by the next push
+    store/incoming/<token>/           what is on its way; of what was cut off, the next push takes up <sha256>.part
     bundles/<name>/releases/<id>/     bundles, linked from the store
+    bundles/<name>/failed/<id>/       the one that failed last, with its report.json, until the next push
     bundles/<name>/current            a link to the release that counts
+    bundles/<name>/previous           a link to the one before it
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -27,9 +29,11 @@ from typing import IO, Any
 from edgeferry_runtime.artifact_files import sha256_file
 from edgeferry_runtime.bundle import MANIFEST, Bundle, is_bundle
 from edgeferry_runtime.errors import BundleError, DeviceError, DeviceRequirementError, EdgeferryError, MissingFileError
+from edgeferry_runtime.lock import FILE, acquire
 
 MARKER = ".edgeferry-device"
 SPARE_BYTES = 1 << 20
+PART = ".part"
 
 
 @contextlib.contextmanager
@@ -60,39 +64,6 @@ def check_name(name: str) -> str:
     if fits and "/" not in name and "\\" not in name and name[0] not in ".- ":
         return name
     raise BundleError(f"bundle {name!r}", "its name cannot be a folder's name", "convert it with another --name")
-
-
-def acquire(path: Path, owner: str, wait_s: float) -> IO[str]:
-    """Take the lock; the kernel frees it when the holder dies. Closing the returned file frees it.
-
-    Raises:
-        DeviceError: If another one holds it for longer than `wait_s` seconds; says who and since when.
-    """
-    import fcntl
-
-    lock = path.open("a+", encoding="utf-8")
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except OSError:
-            if time.monotonic() >= deadline:
-                lock.close()
-                raise DeviceError(path.parent, _who_holds(path), "wait for it to end, then try again") from None
-            time.sleep(0.05)
-    lock.truncate(0)
-    lock.write(json.dumps({"owner": owner, "since": time.time()}))
-    lock.flush()
-    return lock
-
-
-def _who_holds(path: Path) -> str:
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return f"is in use by {held['owner']} since {max(0, time.time() - held['since']):.0f} s"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "is in use by another command"
 
 
 @dataclass(frozen=True)
@@ -127,18 +98,45 @@ class Store:
         stats = os.statvfs(self.root)
         return stats.f_bavail * stats.f_frsize
 
-    def lock(self, owner: str, wait_s: float) -> IO[str]:
-        """Take the device for one command; see `acquire`."""
+    def lock(self, owner: str, wait_s: float, who: Mapping[str, Any] | None = None) -> IO[str]:
+        """Take the device for one command; see `edgeferry_runtime.lock`."""
         with writing(self.root):
-            return acquire(self.root / "lock", owner, wait_s)
+            return acquire(self.root / FILE, owner, wait_s, who)
 
     def clean(self) -> None:
-        """Remove what interrupted commands left behind. Needs the lock."""
-        leftovers = [*(self.root / "store" / "incoming").iterdir(), *self.root.glob("bundles/*/releases/.*.part")]
-        for path in leftovers:
+        """Remove what interrupted commands left behind, but for uploads that can be taken up. Needs the lock."""
+        leftovers = [path for path in self.uploads() if not any(path.glob(f"*{PART}"))]
+        for path in (*leftovers, *self.root.glob("bundles/*/releases/.*.part")):
             shutil.rmtree(path, ignore_errors=True)
-        for link in self.root.glob("bundles/*/.current.*"):
+        for link in self.root.glob("bundles/*/.[cp]*.*"):
             link.unlink(missing_ok=True)
+
+    def uploads(self) -> list[Path]:
+        """Return the folders of what is, or was, on its way."""
+        return list((self.root / "store" / "incoming").iterdir())
+
+    def resume(self, folder: Path, digests: Iterable[str]) -> dict[str, tuple[int, str]]:
+        """Take up what earlier uploads left of some contents, and remove the rest of them.
+
+        What is taken up is copied: a server that was frozen may still write into the old file.
+
+        Args:
+            folder: Where it goes, named ``<sha256>.part``.
+            digests: What is still missing.
+
+        Returns:
+            By SHA-256 the number of bytes that are there, and the SHA-256 of these.
+        """
+        there = {}
+        for digest in digests:
+            parts = [path for old in self.uploads() if old != folder for path in old.glob(f"{digest}{PART}")]
+            if found := max(parts, key=lambda part: part.stat().st_size, default=None):
+                with contextlib.suppress(OSError):
+                    there[digest] = _take_up(found, folder / found.name)
+        for old in self.uploads():
+            if old != folder:
+                shutil.rmtree(old, ignore_errors=True)
+        return there
 
     def stage(self) -> Path:
         """Make an empty folder below ``store/incoming`` and return it."""
@@ -168,17 +166,20 @@ class Store:
         """Move uploaded files, named ``<sha256>.part``, into the store.
 
         Raises:
-            DeviceError: If one is missing, or its content is not what its name says.
+            DeviceError: If one is missing, or its content is not what its name says; it is removed.
         """
         for digest in digests:
-            part = folder / f"{digest}.part"
+            part = folder / f"{digest}{PART}"
             if not part.is_file() or sha256_file(part) != digest:
+                part.unlink(missing_ok=True)
                 raise DeviceError(
                     f"file {digest[:12]}", "arrived damaged: its SHA-256 differs", "push the bundle again"
                 )
             with writing(self.root):
-                _sync(part)
+                sync(part)
                 part.replace(self.blob(digest))
+        with writing(self.root):
+            sync(self.root / "store")
 
     def assemble(self, manifest: Mapping[str, Any]) -> Path:
         """Make a release of files in the store, under a temporary name, and return its folder."""
@@ -197,21 +198,28 @@ class Store:
         for name, digest in manifest["files"].items():
             _link(self.blob(digest), parts / Path(name).name)
         (parts / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _sync(parts / MANIFEST)
+        sync(parts / MANIFEST)
+        sync(parts)
 
     def publish(self, parts: Path, release: str) -> Path:
         """Give an assembled release its name and make it the current one in one step; return its folder."""
-        folder = parts.parent.parent
         final = parts.parent / release
         with writing(self.root):
             if final.exists():
-                final.rename(parts.with_name(f".{release[:16]}.{uuid.uuid4().hex[:8]}.part"))
-            parts.rename(final)
-            link = folder / f".current.{uuid.uuid4().hex[:8]}"
-            link.symlink_to(Path("releases") / release, target_is_directory=True)
-            link.replace(folder / "current")
-            _sync(folder)
+                _repair(final, parts)
+            else:
+                parts.rename(final)
+            sync(final.parent)
+            self.switch(final)
         return final
+
+    def switch(self, release: Path) -> None:
+        """Make a release the current one, and the current one the one before: each in one step, and on the disk."""
+        folder = release.parent.parent
+        before = self.current(folder.name)
+        if before is not None and before.name != release.name:
+            _point(folder / "previous", before.name)
+        _point(folder / "current", release.name)
 
     def current(self, name: str) -> Path | None:
         """Return the release that counts; None where there is none."""
@@ -228,6 +236,15 @@ class Store:
         if found is None or found.name != release:
             raise MissingFileError(f"bundle {name}", "is not on the device", "push it first: ferry push")
         return found
+
+    def previous(self, name: str) -> Path | None:
+        """Return the release before the current one; None where there is none, or where several could be meant."""
+        folder = self.root / "bundles" / check_name(name)
+        link, now = folder / "previous", self.current(name)
+        if link.is_dir() and link.resolve() != now:
+            return link.resolve()
+        others = [path for path in folder.glob("releases/[!.]*") if is_bundle(path) and path.resolve() != now]
+        return others[0].resolve() if len(others) == 1 else None
 
     def is_current(self, name: str, release: str) -> bool:
         """Tell whether `release` is the current one and none of its files has rotted."""
@@ -248,11 +265,15 @@ class Store:
             for path in parent.iterdir():
                 if path.resolve() not in kept and is_bundle(path):
                     shutil.rmtree(path, ignore_errors=True)
-        manifests = self.root.glob(f"bundles/*/releases/*/{MANIFEST}")
+        for blob in self.unused():
+            blob.unlink()
+
+    def unused(self) -> list[Path]:
+        """Return the contents that no release uses; what has just failed is not sent again for the asking."""
+        kinds = ("releases", "failed")
+        manifests = [path for kind in kinds for path in self.root.glob(f"bundles/*/{kind}/*/{MANIFEST}")]
         used = {digest for manifest in manifests for digest in _contents(manifest)}
-        for blob in (self.root / "store").iterdir():
-            if blob.is_file() and blob.name not in used:
-                blob.unlink()
+        return [path for path in (self.root / "store").iterdir() if path.is_file() and path.name not in used]
 
 
 def _contents(manifest: Path) -> list[str]:
@@ -263,7 +284,8 @@ def _contents(manifest: Path) -> list[str]:
         return []
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk keep a file, or the names in a folder, before anything is built on it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -279,4 +301,30 @@ def _link(source: Path, target: Path) -> None:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
             raise
         shutil.copyfile(source, target)
-        _sync(target)
+        sync(target)
+
+
+def _repair(final: Path, parts: Path) -> None:
+    """Replace the files of a release one by one, so that it is never gone."""
+    for path in parts.iterdir():
+        path.replace(final / path.name)
+    sync(final)
+    shutil.rmtree(parts)  # renaming leaves both names of one file
+
+
+def _point(link: Path, release: str) -> None:
+    """Make a link to a release, or turn it, in one step."""
+    fresh = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}")
+    fresh.symlink_to(Path("releases") / release, target_is_directory=True)
+    fresh.replace(link)
+    sync(link.parent)
+
+
+def _take_up(source: Path, target: Path) -> tuple[int, str]:
+    """Copy what is there of a file; return its size and its SHA-256."""
+    seen = hashlib.sha256()
+    with source.open("rb") as old, target.open("wb") as new:
+        while chunk := old.read(1 << 20):
+            seen.update(chunk)
+            new.write(chunk)
+    return target.stat().st_size, seen.hexdigest()

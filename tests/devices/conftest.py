@@ -89,18 +89,34 @@ class Server:
 
 
 class Account(paramiko.ServerInterface):
-    """Lets one key in, and runs its commands as real processes."""
+    """Lets one key in, or one password, or wants both, and runs its commands as real processes."""
 
-    def __init__(self, accepted: paramiko.PKey, environment: dict[str, str]) -> None:
+    def __init__(self, accepted: paramiko.PKey, environment: dict[str, str], methods: str, password: str) -> None:
         self.accepted = accepted
         self.environment = environment
+        self.methods = methods
+        self.password = password
         self.asked: list[tuple[paramiko.Channel, str]] = []
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        return paramiko.AUTH_SUCCESSFUL if key == self.accepted else paramiko.AUTH_FAILED
+        if key != self.accepted:
+            return paramiko.AUTH_FAILED
+        both = "and" in self.methods
+        self.methods = "password" if both else self.methods
+        return paramiko.AUTH_PARTIALLY_SUCCESSFUL if both else paramiko.AUTH_SUCCESSFUL
+
+    def check_auth_password(self, username: str, password: str) -> int:
+        right = "password" in self.get_allowed_auths(username) and password == self.password
+        return paramiko.AUTH_SUCCESSFUL if right else paramiko.AUTH_FAILED
+
+    def check_auth_interactive(self, username: str, submethods: str) -> paramiko.InteractiveQuery:
+        return paramiko.InteractiveQuery("", "", ("Password: ", False))
+
+    def check_auth_interactive_response(self, responses: list[str]) -> int:
+        return paramiko.AUTH_SUCCESSFUL if responses == [self.password] else paramiko.AUTH_FAILED
 
     def get_allowed_auths(self, username: str) -> str:
-        return "publickey"
+        return self.methods.partition(" and ")[0]
 
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.OPEN_SUCCEEDED if kind == "session" else paramiko.OPEN_FAILED_ADMINISTRATIVELY_PROHIBITED
@@ -186,10 +202,13 @@ class Files(paramiko.SFTPServerInterface):
 class InProcess:
     """An SSH server in this process."""
 
-    def __init__(self, home: Path, environment: dict[str, str], sftp: bool = True) -> None:
+    def __init__(
+        self, home: Path, environment: dict[str, str], sftp: bool = True, methods: str = "publickey", password: str = ""
+    ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.environment = {"HOME": str(home), **environment}
         self.sftp = sftp
+        self.logins = methods, password
         self.accepted = write_key(home / "client_key")
         self.host_key = write_key(home / "host_key")
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -211,7 +230,9 @@ class InProcess:
                 transport.set_subsystem_handler("sftp", paramiko.SFTPServer, Files)
             self.transports.append(transport)
             with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
-                transport.start_server(event=threading.Event(), server=Account(self.accepted, self.environment))
+                transport.start_server(
+                    event=threading.Event(), server=Account(self.accepted, self.environment, *self.logins)
+                )
 
     def close(self) -> None:
         self.listener.close()
@@ -238,8 +259,8 @@ SetEnv HOME={home} PATH={path}
 
 
 @contextlib.contextmanager
-def openssh_server(folder: Path, path: str) -> Iterator[Server]:
-    """Run OpenSSH's server on a free port, as whoever runs the tests."""
+def openssh_server(folder: Path, path: str, first: str = "") -> Iterator[Server]:
+    """Run OpenSSH's server on a free port, as whoever runs the tests; of its options, the `first` ones count."""
     home = folder / "home"
     home.mkdir(parents=True)
     write_key(folder / "client_key")
@@ -248,7 +269,7 @@ def openssh_server(folder: Path, path: str) -> Iterator[Server]:
         port = probe.getsockname()[1]
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    (folder / "sshd_config").write_text(SSHD_CONFIG.format(port=port, folder=folder, home=home, path=path))
+    (folder / "sshd_config").write_text(first + SSHD_CONFIG.format(port=port, folder=folder, home=home, path=path))
     sshd = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     log = (folder / "sshd.log").open("wb")
     with log, subprocess.Popen([str(sshd), "-D", "-e", "-f", folder / "sshd_config"], stderr=log) as process:
@@ -280,12 +301,26 @@ def openssh(tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str], N
 
 
 @pytest.fixture
+def start_openssh(tmp_path: Path, missing: Callable[[str], None]) -> Iterator[Callable[..., Server]]:
+    """Start OpenSSH's servers, with options of one's choice."""
+    if not shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin"):
+        missing("sshd is not installed (package openssh-server)")
+    with contextlib.ExitStack() as running:
+
+        def start(first: str = "") -> Server:
+            folder = tmp_path / f"sshd{len(list(tmp_path.glob('sshd*')))}"
+            return running.enter_context(openssh_server(folder, f"{PYTHON_DIR}:/usr/bin:/bin", first))
+
+        yield start
+
+
+@pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Start servers in this process, with a PATH of one's choice."""
     started: list[InProcess] = []
 
-    def start(path: str = f"{PYTHON_DIR}:/usr/bin:/bin", sftp: bool = True) -> Server:
-        started.append(InProcess(tmp_path / f"server{len(started)}", {"PATH": path}, sftp))
+    def start(path: str = f"{PYTHON_DIR}:/usr/bin:/bin", sftp: bool = True, **logins: str) -> Server:
+        started.append(InProcess(tmp_path / f"server{len(started)}", {"PATH": path}, sftp, **logins))
         return started[-1].server
 
     yield start

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgeferry_devices import hostkeys, inventory
+from edgeferry_devices.commands.asking import terminal
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.inventory import LOCAL, Entry
 from edgeferry_runtime.commands.output import emit, json_option, say, table
@@ -24,16 +23,40 @@ def device() -> None:
 @click.argument("name")
 @click.argument("address", metavar="[USER@]HOST[:PORT]")
 @click.option("--key", type=click.Path(path_type=Path), help="Private key file; else those of ~/.ssh and the agent.")
+@click.option("--password-env", default="", metavar="VARIABLE", help="Environment variable that holds the password.")
 @click.option("--root", default=inventory.DEFAULT_ROOT, show_default=True, help="Our folder on the device.")
-def add(name: str, address: str, key: Path | None, root: str) -> None:
+def add(name: str, address: str, key: Path | None, password_env: str, root: str) -> None:
     """Name a device. Nothing is sent yet."""
     place = inventory.parse_address(address)
     if key is not None and not key.expanduser().is_file():
         raise UsageError(f"--key {key}", "no such file", "give the private key file")
     full_key = str(key.expanduser().absolute()) if key else ""
-    inventory.add(Entry(name, place.host, place.user, place.port, full_key, root))
+    inventory.add(Entry(name, place.host, place.user, place.port, full_key, root, password_env))
     click.echo(f"added {name} ({place})")
     say(f"next: ferry device trust {name}")
+
+
+@device.command()
+@click.option("--seconds", type=click.FloatRange(0.2, 60), default=3.0, show_default=True, help="How long to listen.")
+@click.option("--interface", "interfaces", multiple=True, metavar="ADDRESS", help="Ask on this one only; repeatable.")
+@json_option
+def discover(seconds: float, interfaces: tuple[str, ...], as_json: bool) -> None:
+    """Find boards that announce themselves in this network by mDNS. What they say is not proven: see `trust`."""
+    from edgeferry_devices.discovery import discover as ask
+
+    found = ask(seconds, interfaces)
+    known = {entry.host: entry.name for entry in inventory.read().values()}
+    names = [next((known[place] for place in (b.host, *b.addresses) if place in known), "") for b in found]
+    if as_json:
+        emit({"boards": [{**vars(b), "device": name or None} for b, name in zip(found, names, strict=True)]})
+        return
+    rows = [(b.host, ", ".join(b.addresses), str(b.port), ", ".join(b.services)) for b in found]
+    head = ("host", "addresses", "port", "announces", "device")
+    click.echo(table([head, *((*row, name) for row, name in zip(rows, names, strict=True))]))
+    for board, name in zip(found, names, strict=True):
+        if not name:
+            port = "" if board.port == 22 else f":{board.port}"
+            say(f"next: ferry device add {board.name} USER@{board.host}{port}")
 
 
 @device.command(name="list")
@@ -71,7 +94,7 @@ def trust(name: str, yes: bool, fingerprint: str | None) -> None:
         raise UsageError("device local", "is this machine and has no host key", "nothing is to be done")
     route = resolve(inventory.get(name))
     before = hostkeys.trusted(route.known_as, route.known_hosts)
-    key = fetch_host_key(route, kinds=[k.kind for k in before if not k.revoked])
+    key = fetch_host_key(route, secrets=terminal(), kinds=[k.kind for k in before if not k.revoked])
     if any(k.revoked and k.blob == key.blob for k in before):
         hostkeys.check(name, key, before)
     if any(k == key for k in before):
@@ -103,29 +126,17 @@ def _confirm(name: str, key: HostKey, yes: bool, fingerprint: str | None) -> Non
 @click.argument("name", default=LOCAL)
 @json_option
 def info(name: str, as_json: bool) -> None:
-    """Show what a device is: board, architecture, Python, cores, memory, engines, temperature where readable."""
+    """Show what a device is, and how it fares: board, processor, memory, Python, engines, accelerators, sensors.
+
+    Nothing needs to be installed there. What a device does not tell is left out.
+    """
+    from edgeferry_devices.commands.facts_text import facts_text
     from edgeferry_devices.device import open_device
     from edgeferry_devices.facts import gather
 
-    with open_device(name) as there:
+    with open_device(name, terminal()) as there:
         facts = gather(there)
     if as_json:
         emit(facts.to_dict())
-        return
-    runtime = facts.runtime or "not installed yet: the first push brings it"
-    head = {"device": facts.device, "address": facts.address, "folder": facts.root, "runtime": runtime}
-    lines = {**head, **_readable(facts.machine), **_readable(facts.state)}
-    width = max(len(key) for key in lines)
-    click.echo("\n".join(f"{key.ljust(width)}  {value}" for key, value in lines.items()))
-
-
-def _readable(values: Mapping[str, Any]) -> dict[str, str]:
-    return {key.removesuffix("_bytes"): _text(key, value) for key, value in values.items()}
-
-
-def _text(key: str, value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {what}" for name, what in value.items()) or "none"
-    if key.endswith("_bytes") and isinstance(value, int):
-        return f"{value / 2**30:.1f} GiB"
-    return str(value)
+    else:
+        click.echo(facts_text(facts))

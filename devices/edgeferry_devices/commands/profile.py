@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from edgeferry_devices.commands.asking import terminal
 from edgeferry_devices.profiling import Outcome
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.commands.bench_options import heat_options, ops_options, run_options
@@ -41,7 +42,7 @@ def profile(
     from edgeferry_runtime.benchmark import BenchOptions
 
     wanted = BenchOptions(**{**options, "delegate": options["delegate"] or "cpu"})
-    outcomes = perform(Bundle.open(bundle), devices, wanted, say)
+    outcomes = perform(Bundle.open(bundle), devices, wanted, say, terminal())
     if as_json:
         emit({"profiles": [_json(outcome) for outcome in outcomes]})
     elif done := [outcome.profile for outcome in outcomes if outcome.profile]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from edgeferry_devices.commands.asking import terminal
 from edgeferry_devices.pushing import PushResult
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.commands.figures_text import figures_table
@@ -26,7 +27,7 @@ def push(bundle: Path, device: str, as_json: bool) -> None:
     from edgeferry_devices.pushing import push as perform
 
     opened = Bundle.open(bundle)
-    with open_device(device) as there:
+    with open_device(device, terminal()) as there:
         result = perform(opened, there, say)
     if as_json:
         emit(result.to_dict())

@@ -109,12 +109,15 @@ def _run_there(asked: Request) -> Answer:
     if asked.target.is_file():
         raise BundleError(asked.target, "is no bundle, and only bundles go to a device", "make one with: ferry convert")
     run_on_device = resolve("edgeferry_devices.running", "run_on_device")
+    open_device = resolve("edgeferry_devices.device", "open_device")
+    terminal = resolve("edgeferry_devices.commands.asking", "terminal")
     bundle = Bundle.open(asked.target)
     bundle.check()
     _say_probe(asked, bundle)
     target = Target(asked.target, bundle, asked.signature)
     feeds = choose_feeds(target, asked.inputs, bundle.manifest.at(asked.signature).inputs, raw=asked.raw)
-    return bundle.labels, run_on_device(asked.target, asked.device, feeds, asked.raw, say, asked.signature), None
+    with open_device(asked.device, terminal()) as there:
+        return bundle.labels, run_on_device(asked.target, there, feeds, asked.raw, say, asked.signature), None
 
 
 def _say_probe(asked: Request, bundle: Bundle | None) -> None:

@@ -107,6 +107,7 @@ def _handshake(route: Route, limits: Deadlines, secrets: Secrets, kinds: Sequenc
         except TimeoutError as error:
             raise _slow(route) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
+            line.close()
             if "timeout" in str(error).lower() or "timed out" in str(error).lower():
                 raise _slow(route) from error
             if isinstance(line, Conduit) and (complaint := line.complaint()):

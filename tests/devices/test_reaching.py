@@ -266,6 +266,25 @@ def test_a_full_queue_is_waited_for(start_openssh: Callable) -> None:
     assert "MaxStartups" in log.read_text()
 
 
+def test_many_at_once_get_in_one_after_the_other(start_openssh: Callable) -> None:
+    """A fleet behind one jump host: twelve connections at a server that lets two log in at a time."""
+    server = start_openssh("MaxStartups 2\n")
+    server.trust()
+    route = resolve(server.entry("/unused"))
+    reached: list[bool] = []
+
+    def reach() -> None:
+        connect(route, replace(CALM, attempts=8)).close()
+        reached.append(True)
+
+    threads = [threading.Thread(target=reach) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reached) == 12
+
+
 def test_a_queue_that_stays_full(start_openssh: Callable) -> None:
     server = start_openssh("MaxStartups 1\n")
     server.trust()

@@ -130,10 +130,11 @@ def test_an_unknown_name_points_to_the_command_that_adds_it(name: str, example: 
         inventory.get(name)
 
 
-@pytest.mark.parametrize("variable", ["1X", "a b", "$PW", "x=y", "hunter2!"])
+@pytest.mark.parametrize("variable", ["1X", "A B", "$PW", "X=Y", "hunter2"])
 def test_a_password_is_named_and_never_kept(home: Path, variable: str) -> None:
-    with pytest.raises(UsageError, match="not the password itself"):
+    with pytest.raises(UsageError, match="not the password itself") as caught:
         inventory.add(Entry("pi", "host", password_env=variable))
+    assert variable not in str(caught.value)
     inventory.add(Entry("pi", "host", password_env="PI_PASSWORD"))
     assert inventory.get("pi").password_env == "PI_PASSWORD"
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from edgeferry_runtime.lazy import lazy
 
 if TYPE_CHECKING:
+    from edgeferry_devices.asking import Secrets
     from edgeferry_devices.deploying import Deployment, deploy
     from edgeferry_devices.device import Device, open_device
+    from edgeferry_devices.discovery import Board, discover
     from edgeferry_devices.doctor import Diagnosis, examine
     from edgeferry_devices.facts import Facts, gather
     from edgeferry_devices.keeping import Release, gc, releases, rollback
@@ -17,13 +19,16 @@ if TYPE_CHECKING:
     from edgeferry_devices.running import run_on_device
 
 __all__ = [
+    "Board",
     "Deployment",
     "Device",
     "Diagnosis",
     "Facts",
     "PushResult",
     "Release",
+    "Secrets",
     "deploy",
+    "discover",
     "examine",
     "gather",
     "gc",
@@ -38,13 +43,16 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
+        "Board": "discovery",
         "Deployment": "deploying",
         "Device": "device",
         "Diagnosis": "doctor",
         "Facts": "facts",
         "PushResult": "pushing",
         "Release": "keeping",
+        "Secrets": "asking",
         "deploy": "deploying",
+        "discover": "discovery",
         "examine": "doctor",
         "gather": "facts",
         "gc": "keeping",

@@ -19,7 +19,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,10 @@ def check_variable(name: str) -> str:
         UsageError: If it is not.
     """
     if name and not _VARIABLE.fullmatch(name):
-        reason = "is no name of an environment variable"
-        raise UsageError(f"--password-env {name!r}", reason, "give the variable's name, not the password itself")
+        reason = (
+            "is no name of an environment variable in capitals"  # what was given may be a password: it is not shown
+        )
+        raise UsageError("--password-env", reason, "give a name such as PI_PASSWORD, not the password itself")
     return name
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import socket
 import time
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ class Deadlines:
     auth: float = 30.0
     channel: float = 15.0
     idle: float = 30.0
-    attempts: int = 4
+    attempts: int = 6
 
 
 def connect(route: Route, deadlines: Deadlines | None = None, secrets: Secrets | None = None) -> paramiko.Transport:
@@ -107,13 +108,14 @@ def _handshake(route: Route, limits: Deadlines, secrets: Secrets, kinds: Sequenc
         except TimeoutError as error:
             raise _slow(route) from error
         except (paramiko.SSHException, EOFError, OSError) as error:
+            line.close()
             if "timeout" in str(error).lower() or "timed out" in str(error).lower():
                 raise _slow(route) from error
             if isinstance(line, Conduit) and (complaint := line.complaint()):
                 raise UnreachableError(route.device, complaint, "correct it, or what it needs") from error
             if "banner" not in str(error) or attempt + 1 == limits.attempts:
                 raise _no_server(route, error) from error
-        time.sleep(0.2 * 2**attempt)
+        time.sleep(0.2 * 2**attempt * random.uniform(0.5, 1.5))  # noqa: S311 - so that many do not come back at once
     raise AssertionError("unreachable")
 
 

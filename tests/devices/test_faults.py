@@ -107,7 +107,7 @@ def processes() -> dict[int, tuple[int, str]]:
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            found[int(folder.name)] = parent, (folder / "cmdline").read_text().replace("\0", " ")
+            found[int(folder.name)] = parent, (folder / "cmdline").read_text(errors="replace").replace("\0", " ")
     return found
 
 
@@ -286,6 +286,20 @@ def test_agent_killed(bench: Bench, stage: str) -> None:
         bench.push_with_fault(stage, lambda: bench.signal(bench.agents(), signal.SIGKILL))
     bench.check_old_answers_then_push()
     assert bench.workers() == []
+
+
+@slow
+@at("upload", "begin", "probe")
+def test_device_killed(bench: Bench, stage: str) -> None:
+    """All of its processes at once, and the line with them, as when its power fails; but no page is lost."""
+
+    def die() -> None:
+        bench.line.cut()
+        bench.signal([*bench.workers(), *bench.agents(), *bench.sessions()], signal.SIGKILL)
+
+    with pytest.raises((UnreachableError, RemoteCommandError), match=r"the connection was lost|was killed"):
+        bench.push_with_fault(stage, die)
+    bench.check_old_answers_then_push()
 
 
 @pytest.mark.parametrize(

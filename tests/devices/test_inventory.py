@@ -121,6 +121,24 @@ def test_unknown_name_lists_the_valid_ones() -> None:
         inventory.get("kitchn")
 
 
+@pytest.mark.parametrize(
+    ("name", "example"),
+    [("attic", "attic USER@HOST"), ("attic.local", "attic USER@attic.local"), ("a b", "NAME USER@HOST")],
+)
+def test_an_unknown_name_points_to_the_command_that_adds_it(name: str, example: str) -> None:
+    with pytest.raises(UnknownNameError, match=f"ferry device add {example}$"):
+        inventory.get(name)
+
+
+@pytest.mark.parametrize("variable", ["1X", "A B", "$PW", "X=Y", "hunter2"])
+def test_a_password_is_named_and_never_kept(home: Path, variable: str) -> None:
+    with pytest.raises(UsageError, match="not the password itself") as caught:
+        inventory.add(Entry("pi", "host", password_env=variable))
+    assert variable not in str(caught.value)
+    inventory.add(Entry("pi", "host", password_env="PI_PASSWORD"))
+    assert inventory.get("pi").password_env == "PI_PASSWORD"
+
+
 @pytest.mark.parametrize("name", ["", "-x", "a b", "../x", "a/b", "x" * 65, "ü", "a\n"])
 def test_refuses_bad_names(name: str) -> None:
     with pytest.raises(UsageError):
@@ -143,6 +161,7 @@ def test_refuses_bad_roots(root: str) -> None:
         "[devices.pi]\nhost = 'h'\ncolour = 'red'",
         "[devices.pi]\nhost = '-oProxyCommand=id'",
         "[devices.pi]\nhost = 'h'\nroot = '/'",
+        "[devices.pi]\nhost = 'h'\npassword_env = 'a b'",
         "[devices]\npi = 3",
     ],
 )

@@ -156,10 +156,15 @@ def by_command(openssh: Any, config: Callable, tmp_path: Path) -> Iterator[Calla
 
 
 def children() -> set[int]:
-    found = subprocess.run(
-        ["ps", "-ww", "-o", "pid=", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, check=False
-    )
-    return {int(line.split()[0]) for line in found.stdout.splitlines() if b"forwarder" in line or b"sleep" in line}
+    """Return the commands that we have started and that run."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            words = (folder / "cmdline").read_bytes()
+            if int(parent) == os.getpid() and (b"forwarder" in words or b"sleep" in words):
+                found.add(int(folder.name))
+    return found
 
 
 def test_by_a_command(by_command: Callable, tmp_path: Path) -> None:
@@ -264,6 +269,25 @@ def test_a_full_queue_is_waited_for(start_openssh: Callable) -> None:
     threading.Timer(0.5, other.close).start()
     connect(resolve(server.entry("/unused")), replace(CALM, attempts=6)).close()
     assert "MaxStartups" in log.read_text()
+
+
+def test_many_at_once_get_in_one_after_the_other(start_openssh: Callable) -> None:
+    """A fleet behind one jump host: twelve connections at a server that lets two log in at a time."""
+    server = start_openssh("MaxStartups 2\n")
+    server.trust()
+    route = resolve(server.entry("/unused"))
+    reached: list[bool] = []
+
+    def reach() -> None:
+        connect(route, replace(CALM, attempts=8)).close()
+        reached.append(True)
+
+    threads = [threading.Thread(target=reach) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(reached) == 12
 
 
 def test_a_queue_that_stays_full(start_openssh: Callable) -> None:

@@ -17,6 +17,9 @@ from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import BundleError, MissingFileError, VerificationError
 from edgeferry_runtime.store import Store
 
+over_ssh = pytest.mark.parametrize("place", ["openssh"], indirect=True)
+near_and_far = pytest.mark.parametrize("place", ["local", "openssh"], indirect=True)
+
 
 def states(place: Any) -> dict[str, str]:
     return {release.id: release.state for release in releases(place.device)}
@@ -26,6 +29,7 @@ def current(place: Any) -> str:
     return str((place.root / "bundles/tiny/current").resolve().name)
 
 
+@near_and_far
 def test_releases_rollback_and_back_again(place: Any, bundle: Bundle, make_bundle: Callable[..., Bundle]) -> None:
     other = make_bundle(padding=1000)
     push(bundle, place.device)
@@ -39,6 +43,7 @@ def test_releases_rollback_and_back_again(place: Any, bundle: Bundle, make_bundl
     assert current(place) == other.id
 
 
+@over_ssh
 def test_what_failed_is_kept_aside_for_one_round(place: Any, make_bundle: Callable[..., Bundle]) -> None:
     good, bad = make_bundle(), make_bundle(wrong=0.5)
     push(good, place.device)
@@ -55,6 +60,7 @@ def test_what_failed_is_kept_aside_for_one_round(place: Any, make_bundle: Callab
     assert not list(place.root.glob("bundles/*/failed/*"))
 
 
+@over_ssh
 def test_a_rotten_release_is_not_gone_back_to(place: Any, make_bundle: Callable[..., Bundle]) -> None:
     old, new = make_bundle(padding=10), make_bundle(padding=20)
     push(old, place.device)
@@ -68,6 +74,7 @@ def test_a_rotten_release_is_not_gone_back_to(place: Any, make_bundle: Callable[
 
 
 @pytest.mark.parametrize(("name", "error"), [("tine", MissingFileError), ("../../etc", BundleError)])
+@over_ssh
 def test_rollback_of_what_is_not_there(place: Any, bundle: Bundle, name: str, error: type) -> None:
     push(bundle, place.device)
     with pytest.raises(error):
@@ -76,6 +83,7 @@ def test_rollback_of_what_is_not_there(place: Any, bundle: Bundle, name: str, er
         rollback("tiny", place.device)
 
 
+@near_and_far
 def test_gc_keeps_the_current_and_the_one_before(place: Any, make_bundle: Callable[..., Bundle]) -> None:
     bundles = [make_bundle(padding=size) for size in (1000, 2000)]
     for bundle in bundles:
@@ -104,6 +112,7 @@ def test_deploy_goes_on_past_a_device_that_fails(home: Path, bundle: Bundle) -> 
     assert done[1].result.id == bundle.id
 
 
+@near_and_far
 def test_a_cut_upload_is_taken_up(place: Any, make_bundle: Callable[..., Bundle]) -> None:
     large = make_bundle(padding=3_000_000)
     leave_part(place, large, 2_000_000)
@@ -113,6 +122,7 @@ def test_a_cut_upload_is_taken_up(place: Any, make_bundle: Callable[..., Bundle]
     assert list((place.root / "store/incoming").iterdir()) == []
 
 
+@over_ssh
 def test_a_damaged_part_is_sent_anew(place: Any, make_bundle: Callable[..., Bundle]) -> None:
     large = make_bundle(padding=3_000_000)
     part = leave_part(place, large, 2_000_000)

@@ -23,6 +23,7 @@ from edgeferry_runtime.errors import EngineError, UnknownNameError
 from edgeferry_runtime.feeds import random_feeds
 from edgeferry_runtime.model import Model
 
+pytest.importorskip("ai_edge_litert", reason="only ai-edge-litert shares packed weights")
 ONE = Delegate("cpu", threads=1)
 
 

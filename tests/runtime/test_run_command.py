@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,8 @@ def test_a_device_gets_feeds_made_here(ferry, make_bundle, x: Path, monkeypatch:
         seen.update(target=target, device=device, feeds=feeds, raw=raw, signature=signature)
         return {"y": np.float32([[0.5]])}
 
-    monkeypatch.setattr(command, "resolve", lambda module, name: {"run_on_device": run_on_device}[name])
+    names = {"run_on_device": run_on_device, "open_device": lambda name, _: nullcontext(name), "terminal": lambda: None}
+    monkeypatch.setattr(command, "resolve", lambda module, name: names[name])
     code, out, _ = ferry("run", bundle.path, "--device", "shelf", "--input", x)
     assert (code, out) == (0, "y  float32[1x1]\n  0.5\n")
     assert (seen["target"], seen["device"], seen["raw"], seen["signature"]) == (bundle.path, "shelf", False, None)

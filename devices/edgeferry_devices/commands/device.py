@@ -53,6 +53,8 @@ def discover(seconds: float, interfaces: tuple[str, ...], as_json: bool) -> None
     rows = [(b.host, ", ".join(b.addresses), str(b.port), ", ".join(b.services)) for b in found]
     head = ("host", "addresses", "port", "announces", "device")
     click.echo(table([head, *((*row, name) for row, name in zip(rows, names, strict=True))]))
+    if not found:
+        say(f"no board announced itself within {seconds:g} s: boards do so by Avahi, in their own network only")
     for board, name in zip(found, names, strict=True):
         if not name:
             port = "" if board.port == 22 else f":{board.port}"

@@ -195,7 +195,7 @@ def test_an_extra_that_is_missing(folder: Path, fails: Fails, module: str, line:
 
 def test_a_home_that_is_no_folder(folder: Path, bundle: Path, fails: Fails) -> None:
     home = str(folder / "x.npy")
-    assert "cannot be written (Not a directory)" in fails("push dense local", 4, HOME=home)
+    assert "sessions: refused (Not a directory)" in fails("push dense local", 1, HOME=home)
     assert "x.npy" in fails("device add pi pi@host", 2, HOME=home)
 
 

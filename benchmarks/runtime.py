@@ -106,7 +106,7 @@ def onnxruntime_calls(path: Path, x: np.ndarray, threads: int | None = None) -> 
 
 def start(*arguments: str) -> Callable[[], object]:
     """Return a fresh Python process."""
-    return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
 def report(what: str, against: str, figures: tuple[float, float, float], target: float | None) -> bool:

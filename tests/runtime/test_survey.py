@@ -18,7 +18,7 @@ from edgeferry_runtime.engines import litert
 from edgeferry_runtime.errors import EngineCrashError, EngineError
 from edgeferry_runtime.guard import check_artifact
 from edgeferry_runtime.model import load
-from edgeferry_runtime.survey import Finding, Survey, edgetpu, survey
+from edgeferry_runtime.survey import Finding, Survey, _way_out, edgetpu, survey
 from edgeferry_runtime.survey import engines as surveyed
 from edgeferry_runtime.survey.tiny import write_models
 from edgeferry_runtime.survey.trial import try_out
@@ -187,3 +187,11 @@ def test_openvino_is_listed_where_it_is(openvino_python: str) -> None:
 def test_gpus_are_listed_where_they_are(webgpu_python: str, lavapipe: dict[str, str]) -> None:
     assert "llvmpipe" in listed(webgpu_python, lavapipe)["gpu:webgpu", "onnx"]["detail"]
     assert "llvmpipe" in listed(sys.executable, lavapipe)["gpu", "tflite"]["detail"]
+
+
+def test_nothing_is_to_be_installed_where_the_processor_is_too_old() -> None:
+    reason = "this CPU lacks instructions that LiteRT's accelerators use (atomics)"
+    old = EngineError("--delegate gpu", reason, "use another delegate")
+    assert _way_out("tflite", "gpu", old) == "use another delegate"
+    absent = EngineError("--delegate gpu", "LiteRT finds no GPU", "use another delegate")
+    assert "Vulkan" in _way_out("tflite", "gpu", absent)

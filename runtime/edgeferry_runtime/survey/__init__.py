@@ -58,7 +58,8 @@ def _try_delegate(model: Path, delegate: str) -> tuple[Finding, dict[str, Any]]:
 
 
 def _way_out(kind: str, delegate: str, error: EdgeferryError) -> str:
-    if delegate == "cpu" or "install" in error.fix:
+    """Say what to install, where installing helps."""
+    if delegate == "cpu" or "install" in error.fix or "CPU lacks instructions" in error.reason:
         return error.fix
     return WAYS_OUT.get(delegate, SETUP) if kind == "tflite" else SETUP
 

@@ -85,7 +85,7 @@ def engines(facts: Facts) -> Iterator[Finding]:
 
 
 def _versions(best: Mapping[str, Any], artifact: str) -> str:
-    return ", ".join(f"{ENGINES[n]} {v}" for n, v in best["engines"].items() if RUNS.get(n) == artifact)
+    return ", ".join(f"{ENGINES[n][0]} {v}" for n, v in best["engines"].items() if RUNS.get(n) == artifact)
 
 
 def _missing(facts: Facts, best: Mapping[str, Any], artifact: str) -> tuple[str, str]:
@@ -111,10 +111,10 @@ def imports(facts: Facts) -> Iterator[Finding]:
     """Can the engines that are installed be imported?"""
     for name, said in facts.machine.get("imports", {}).items():
         if said:
-            reason = f"{ENGINES[name]} {SIGNALS.get(said, f'cannot be imported: {said}')}"
+            reason = f"{ENGINES[name][0]} {SIGNALS.get(said, f'cannot be imported: {said}')}"
             yield failure("imports", reason, _remedy(facts))
         else:
-            yield ok("imports", f"{ENGINES[name]} can be imported")
+            yield ok("imports", f"{ENGINES[name][0]} can be imported")
 
 
 def _remedy(facts: Facts) -> str:

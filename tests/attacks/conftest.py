@@ -32,7 +32,7 @@ def ferry(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 
     def run(*args: object) -> tuple[int, str]:
         typed = [sys.executable, "-c", "from edgeferry_runtime.cli import main; main()", *map(str, args)]
-        peak = tmp_path / "peak"
+        peak = tmp_path.with_suffix(".peak")
         command = [sys.executable, "-c", MEASURED, str(peak), *typed]
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=tmp_path, check=False)
         assert int(peak.read_text()) < 2 << 20, done.stderr

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from edgeferry_devices.device import Completed, Say, silent
 from edgeferry_devices.faults import faults
 from edgeferry_devices.inventory import LOCAL
 from edgeferry_devices.places import data_dir
+from edgeferry_runtime.child import child_command
 from edgeferry_runtime.errors import DeviceTimeoutError, MissingExtraError, RemoteCommandError
 
 ENGINES = {"tflite": ("litert", ("ai_edge_litert", "tflite_runtime", "tensorflow")), "onnx": ("onnx", ("onnxruntime",))}
@@ -67,7 +66,7 @@ class LocalDevice:
             extra, modules = ENGINES[name]
             if not any(importlib.util.find_spec(module) for module in modules):
                 raise MissingExtraError(f"device {self.name}", extra, modules[0])
-        return AgentClient(self.name, LocalPipe([sys.executable, "-m", "edgeferry_runtime.agent", str(self.root)]))
+        return AgentClient(self.name, LocalPipe(child_command("edgeferry_runtime.agent", "main", str(self.root))))
 
     def close(self) -> None:
         """See `Device.close`; there is nothing to end."""
@@ -86,14 +85,12 @@ class LocalPipe:
         ours, theirs = socket.socketpair()
         self._socket = ours
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        environment = {**os.environ, "PYTHONSAFEPATH": "1"}
         with theirs:
             self._process = subprocess.Popen(
                 argv,
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=self._stderr,
-                env=environment,
                 start_new_session=True,
             )
         self.sendall, self.recv, self.settimeout = ours.sendall, ours.recv, ours.settimeout

@@ -352,9 +352,9 @@ def serve(agent: Agent, answers: IO[bytes]) -> None:
         answers.flush()
 
 
-def main() -> None:
-    """Serve the host at the other end of stdin and stdout."""
-    agent = Agent(Path(sys.argv[1]).expanduser().absolute())
+def main(root: str) -> None:
+    """Serve the host at the other end of stdin and stdout, with the store in a folder."""
+    agent = Agent(Path(root).expanduser().absolute())
     answers = claim_stdout()
     threading.Thread(target=_watch, args=(agent,), daemon=True).start()
     try:
@@ -365,4 +365,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeferry_runtime.child import child_command
 from edgeferry_runtime.engines import Execution, parse_delegates
 from edgeferry_runtime.errors import EdgeferryError
 from edgeferry_runtime.guard import TIMEOUT_S, limit_memory, out_of_memory, raise_for, refuse_late
@@ -23,14 +23,6 @@ from edgeferry_runtime.scratch import scratch
 if TYPE_CHECKING:
     from edgeferry_runtime.model import Model
     from edgeferry_runtime.tensors import Array
-
-CHILD = """
-import sys
-sys.path = [folder for folder in sys.path if folder]
-from edgeferry_runtime.confined import child
-sys.exit(child(*sys.argv[1:]))
-"""
-"""The child's program; as `guard.CHILD`, it does not import from the working folder."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +80,7 @@ def run_confined(run: Run, *, timeout_s: float = TIMEOUT_S) -> Answer:
     """
     with scratch() as folder:
         outputs = folder / "outputs.npz"
-        command = [sys.executable, "-c", CHILD, json.dumps(asdict(run)), str(outputs)]
+        command = child_command(__name__, "child", json.dumps(asdict(run)), str(outputs))
         try:
             done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
         except subprocess.TimeoutExpired:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from edgeferry_runtime.artifact_files import artifact_size
+from edgeferry_runtime.child import child_command
 from edgeferry_runtime.errors import (
     CorruptFileError,
     EdgeferryError,
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
     from edgeferry_runtime.tensors import TensorSpec
 
 AGAIN = "copy or convert it again"
-CHILD = """
-import sys
-sys.path = [folder for folder in sys.path if folder]
-from edgeferry_runtime.guard import child
-sys.exit(child(*sys.argv[1:]))
-"""
-"""The child's program. It does not import from the working folder, where the doubtful file may have brought company."""
 TIMEOUT_S = 120
 """Seconds after which a child is ended."""
 CHILD_MEMORY = 3 << 29
@@ -141,7 +134,7 @@ def try_in_child(path: str | os.PathLike[str], *, delegate: str = "cpu", timeout
     """
     import subprocess
 
-    command = [sys.executable, "-c", CHILD, os.fspath(path), delegate]
+    command = child_command(__name__, "child", os.fspath(path), delegate)
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:

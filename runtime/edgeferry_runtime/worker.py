@@ -19,17 +19,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edgeferry_runtime.bundle import Bundle, Probe
+from edgeferry_runtime.child import child_command
 from edgeferry_runtime.errors import EdgeferryError, EngineCrashError, EngineError
 from edgeferry_runtime.numerics import OutputError, compare_output
 from edgeferry_runtime.wire import claim_stdout, encode_error
-
-PROGRAM = """
-import sys
-sys.path = [folder for folder in sys.path if folder]
-from edgeferry_runtime.worker import main
-main()
-"""
-"""What a worker executes. It does not import from the working folder, where anything may lie."""
 
 Say = Callable[[str], None]
 
@@ -130,8 +123,7 @@ def _end_with_stdin() -> None:
 
 def command() -> list[str]:
     """Return the argument list that starts a worker."""
-    isolated = ["-I"] if sys.flags.isolated else []
-    return [sys.executable, *isolated, "-c", PROGRAM]
+    return child_command(__name__, "main")
 
 
 def death(subject: object, status: int, stderr: str) -> EngineError:

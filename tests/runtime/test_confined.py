@@ -54,7 +54,8 @@ def test_errors_come_back_as_what_they_were(artifacts, tmp_path: Path, x: str) -
 
 
 def test_its_death_is_an_error(artifacts, x: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(confined, "CHILD", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
+    dies = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(confined, "child_command", lambda *_: [sys.executable, "-c", dies])
     with pytest.raises(EngineCrashError, match="SIGSEGV"):
         run_confined(Run(str(artifacts["double.tflite"]), (x,)))
 

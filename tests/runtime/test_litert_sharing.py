@@ -151,7 +151,7 @@ def test_what_is_not_shared_says_why(artifacts, large: Path, monkeypatch: pytest
     ],
 )
 def test_a_child_that_fails_leaves_interpreters(large, monkeypatch: pytest.MonkeyPatch, child: str, why: str) -> None:
-    monkeypatch.setattr(litert_sharing, "CHILD", child)
+    monkeypatch.setattr(litert_sharing, "child_command", lambda *_: [sys.executable, "-c", child])
     with ModelPool(large, 2) as pool:
         assert pool.sharing == f"each model packs weights of its own: the file {why}"
         assert pool(np.ones((1, 1024), np.float32)).shape == (1, 1024)

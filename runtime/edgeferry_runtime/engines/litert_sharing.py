@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from edgeferry_runtime.child import child_command
 from edgeferry_runtime.codec import encoder
 from edgeferry_runtime.engines import Engine, open_engine, parse_delegates
 from edgeferry_runtime.engines.delegate import Delegate
@@ -16,13 +17,6 @@ from edgeferry_runtime.errors import EngineError
 from edgeferry_runtime.feeds import random_feeds
 
 TRIAL_SECONDS = 120
-CHILD = """
-import sys
-sys.path = [folder for folder in sys.path if folder]
-from edgeferry_runtime.engines.litert_sharing import trial
-sys.exit(trial(*sys.argv[1:]))
-"""
-"""The child's program, which does not import from the working folder."""
 
 
 def check_shareable(path: Path, engine: Engine, delegate: Delegate) -> None:
@@ -60,7 +54,7 @@ def try_sharing(path: Path, engine: Engine) -> None:
     """
     delegate = parse_delegates(engine.execution.delegate)[0]
     check_shareable(path, engine, delegate)
-    command = [sys.executable, "-c", CHILD, str(path), str(delegate), engine.signature]
+    command = child_command(__name__, "trial", str(path), str(delegate), engine.signature)
     try:
         done = subprocess.run(command, capture_output=True, timeout=TRIAL_SECONDS, check=False)
     except subprocess.TimeoutExpired:

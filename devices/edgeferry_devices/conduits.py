@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgeferry_devices.faults import faults
 from edgeferry_devices.route import Route
 from edgeferry_runtime.errors import UnreachableError
+from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     import paramiko
@@ -87,17 +88,13 @@ def through(route: Route, hop: paramiko.Transport, connect: float, idle: float) 
 
     gate = route.via.device if route.via else ""
     place = f"{route.host} port {route.port}"
-    try:
-        with faults(route.device, f"going through {gate}"):
-            try:
-                channel = hop.open_channel("direct-tcpip", (route.host, route.port), ("127.0.0.1", 0), timeout=connect)
-            except paramiko.ChannelException as error:
-                reason = f"its jump host {gate} cannot reach {place} ({error.text or error})"
-                fix = "check the address from there, and AllowTcpForwarding of the jump host"
-                raise UnreachableError(route.device, reason, fix) from error
-    except BaseException:
-        hop.close()
-        raise
+    with undo_on_error(hop.close), faults(route.device, f"going through {gate}"):
+        try:
+            channel = hop.open_channel("direct-tcpip", (route.host, route.port), ("127.0.0.1", 0), timeout=connect)
+        except paramiko.ChannelException as error:
+            reason = f"its jump host {gate} cannot reach {place} ({error.text or error})"
+            fix = "check the address from there, and AllowTcpForwarding of the jump host"
+            raise UnreachableError(route.device, reason, fix) from error
     return Conduit(channel, idle, hop.close)
 
 

@@ -67,12 +67,9 @@ class RemoteDevice:
 
     def put(self, local: Path, remote: str, offset: int = 0) -> int:
         """See `Device.put`."""
-        with faults(self.name, f"sending {local.name}"):
-            try:
-                self.files.put(local, remote, offset)
-            except BaseException as error:
-                self._drop(error)
-                raise
+        with faults(self.name, f"sending {local.name}"), contextlib.ExitStack() as stack:
+            stack.push(self._after_put)
+            self.files.put(local, remote, offset)
         return local.stat().st_size - offset
 
     def get(self, remote: str, local: Path) -> None:
@@ -106,9 +103,11 @@ class RemoteDevice:
         channel.settimeout(self.deadlines.idle)
         return channel
 
-    def _drop(self, error: BaseException) -> None:
+    def _after_put(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave a line on which half a packet may be on its way; where a file was refused the line itself is sane."""
-        refused = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        if kind is None:
+            return
+        refused = issubclass(kind, OSError) and not issubclass(kind, TimeoutError)
         if not refused or self._transport is None or not self._transport.is_active():
             self.close()
         elif self._files is not None:

@@ -21,6 +21,7 @@ from edgeferry_devices.faults import faults
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.route import Route
 from edgeferry_runtime.errors import DeviceTimeoutError, UnreachableError
+from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     import paramiko
@@ -70,13 +71,10 @@ def connect(route: Route, deadlines: Deadlines | None = None, secrets: Secrets |
     limits, asked = deadlines or Deadlines(), secrets or Secrets()
     trust = hostkeys.trusted(route.known_as, route.known_hosts)
     transport = _handshake(route, limits, asked, [key.kind for key in trust if not key.revoked])
-    try:
+    with undo_on_error(transport.close):
         hostkeys.check(route.device, _shown(transport), trust)
         with faults(route.device, "authenticating"):
             authenticate(transport, route, asked)
-    except BaseException:
-        transport.close()
-        raise
     return transport
 
 
@@ -173,13 +171,10 @@ def _start(sock: socket.socket | Conduit, limits: Deadlines, kinds: Sequence[str
     wanted = [s for kind in kinds for s in (RSA_SIGNATURES if kind == "ssh-rsa" else (kind,))]
     options.key_types = _first(wanted, options.key_types)
     options.ciphers = _first(FAST_CIPHERS, options.ciphers)
-    try:
+    with undo_on_error(transport.close):
         transport.start_client(timeout=limits.banner)
         if not transport.initial_kex_done:  # it returns without a word when the time is up
             raise TimeoutError
-    except BaseException:
-        transport.close()
-        raise
     transport.set_keepalive(15)
     return transport
 

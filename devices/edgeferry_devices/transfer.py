@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeferry_devices.deadline import answer_within
 from edgeferry_runtime.errors import DeviceRequirementError
+from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     import paramiko
@@ -45,13 +46,10 @@ class Sftp:
             file.MAX_REQUEST_SIZE = CHUNK_BYTES
             file.seek(offset)
             file.set_pipelined(True)
-            try:
+            with undo_on_error(lambda: file.set_pipelined(False)):
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)
                 file.close()
-            except BaseException:
-                file.set_pipelined(False)
-                raise
         _check(self.device, local, self.client.stat(remote).st_size)
 
     def get(self, remote: str, local: Path) -> None:

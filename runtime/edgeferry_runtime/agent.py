@@ -40,6 +40,7 @@ from edgeferry_runtime import __version__, lock, releases
 from edgeferry_runtime.bundle import Bundle, Manifest, content_id
 from edgeferry_runtime.errors import BundleError, DeviceRequirementError, EdgeferryError, UsageError, VerificationError
 from edgeferry_runtime.store import PART, SPARE_BYTES, Store, check_name, writing
+from edgeferry_runtime.undo import undo_on_error
 from edgeferry_runtime.wire import PROTOCOL, claim_stdout, decode_error, encode_error
 from edgeferry_runtime.worker import command, death
 
@@ -124,11 +125,8 @@ class Agent:
         """Take the device for a push, and say which contents are missing and where they go."""
         name = check_name(_checked(manifest).name)
         self._take(f"push of {name} by {owner}", wait_s, who)
-        try:
+        with undo_on_error(self._give_back):
             return self._plan(name, manifest, sizes)
-        except BaseException:
-            self._give_back()
-            raise
 
     def _plan(self, name: str, manifest: dict[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
         if self.store.is_current(name, manifest["id"]):

@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from edgeferry_runtime.numerics import Tolerance
 from edgeferry_runtime.preprocess import Preprocess
 from edgeferry_runtime.scratch import LOCK, scratch
 from edgeferry_runtime.tensors import Array, TensorSpec
+from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     from edgeferry_runtime.model import Model
@@ -417,10 +419,11 @@ def _swap(new: Path, path: Path) -> None:
         return
     aside = path.with_name(f".{path.name}.old-{new.name}")
     path.rename(aside)
-    try:
+    with undo_on_error(partial(_put_back, aside, path)):
         new.rename(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.rename(path)
-        raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        aside.rename(path)

@@ -12,10 +12,12 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from edgeferry_runtime.errors import DeviceBusyError
+from edgeferry_runtime.undo import undo_on_error
 
 FILE = "lock"
 AGENT = b"edgeferry_runtime.agent"
@@ -42,15 +44,17 @@ def acquire(path: Path, owner: str, wait_s: float, who: Mapping[str, Any] | None
             raise DeviceBusyError(path.parent, _who_holds(path), "wait for it to end, then try again")
         time.sleep(POLL_S)
     told = {"owner": owner, **(who or {}), "agent": os.getpid(), "since": time.time(), "uptime": time.monotonic()}
-    try:
+    with undo_on_error(partial(_close, lock)):
         lock.truncate(0)
         lock.write(json.dumps(told))
         lock.flush()
-    except BaseException:
-        with contextlib.suppress(OSError):
-            lock.close()
-        raise
     return lock
+
+
+def _close(lock: IO[str]) -> None:
+    """Let go of a lock; what was written to it may not reach a disk that is full."""
+    with contextlib.suppress(OSError):
+        lock.close()
 
 
 def _try(lock: IO[str]) -> bool:

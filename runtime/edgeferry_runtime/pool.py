@@ -13,6 +13,7 @@ from edgeferry_runtime.engines import open_engine, parse_delegates
 from edgeferry_runtime.errors import EngineError, UsageError
 from edgeferry_runtime.model import Model, load
 from edgeferry_runtime.tensors import Array
+from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     from edgeferry_runtime.classification import Classifier, Prediction
@@ -131,8 +132,7 @@ class ModelPool:
 
     def close(self) -> None:
         """Close every model, after the calls of other threads; a later call is an EngineError."""
-        for model in self._models:
-            model.close()
+        _close(self._models)
 
     def __enter__(self) -> ModelPool:
         return self
@@ -156,14 +156,15 @@ def _models(first: Model, size: int) -> tuple[list[Model], str]:
     else:
         return _shared(first, size), "the packed weights are there once"
     models = [first]
-    try:
+    with undo_on_error(lambda: _close(models)):
         while len(models) < size:
             models.append(_twin(first))
-    except BaseException:
-        for model in models:
-            model.close()
-        raise
     return models, why
+
+
+def _close(models: Iterable[Model]) -> None:
+    for model in models:
+        model.close()
 
 
 def _try_sharing(first: Model) -> None:

@@ -30,6 +30,7 @@ from edgeferry_runtime.artifact_files import sha256_file
 from edgeferry_runtime.bundle import MANIFEST, Bundle, is_bundle
 from edgeferry_runtime.errors import BundleError, DeviceError, DeviceRequirementError, EdgeferryError, MissingFileError
 from edgeferry_runtime.lock import FILE, acquire
+from edgeferry_runtime.undo import undo_on_error
 
 MARKER = ".edgeferry-device"
 SPARE_BYTES = 1 << 20
@@ -185,12 +186,8 @@ class Store:
         """Make a release of files in the store, under a temporary name, and return its folder."""
         releases = self.root / "bundles" / check_name(manifest["name"]) / "releases"
         parts = releases / f".{manifest['id'][:16]}.{uuid.uuid4().hex[:8]}.part"
-        try:
-            with writing(self.root):
-                self._fill(parts, manifest)
-        except BaseException:
-            shutil.rmtree(parts, ignore_errors=True)
-            raise
+        with undo_on_error(lambda: shutil.rmtree(parts, ignore_errors=True)), writing(self.root):
+            self._fill(parts, manifest)
         return parts
 
     def _fill(self, parts: Path, manifest: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 from edgeferry_runtime.artifact_files import artifact_sha256, companions, sha256_file
+from edgeferry_runtime.undo import undo_on_error
 
 KEPT_BYTES = 2 * 2**30
 
@@ -56,15 +57,14 @@ def _place(sha256: str, suffix: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=".part", delete=False) as part:
-        try:
-            with source.open("rb") as stream:
-                shutil.copyfileobj(stream, part)
-            part.flush()
-            Path(part.name).replace(target)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
+    with (
+        tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=".part", delete=False) as part,
+        undo_on_error(lambda: Path(part.name).unlink(missing_ok=True)),
+        source.open("rb") as stream,
+    ):
+        shutil.copyfileobj(stream, part)
+        part.flush()
+        Path(part.name).replace(target)
 
 
 def _let_go() -> None:

@@ -20,6 +20,7 @@ from edgeferry_converter.sources.tensors import Shapes, in_order, with_shapes
 from edgeferry_converter.sources.versions import versions
 from edgeferry_runtime.errors import CorruptFileError
 from edgeferry_runtime.tensors import Array, TensorSpec
+from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     from edgeferry_runtime.model import Model
@@ -127,11 +128,11 @@ def _write_split(path: Path, model: Any, target: Path) -> None:
 
     from edgeferry_converter.sources import onnx_graph
 
-    try:
-        with foreign(path, "the ONNX checker refused the graph"):
-            onnx_file.write(onnx_graph.infer(model), target)
-            onnx.checker.check_model(str(target))
-    except BaseException:
-        for file in (target, target.with_name(f"{target.name}.data")):
-            file.unlink(missing_ok=True)
-        raise
+    weights = target.with_name(f"{target.name}.data")
+    with (
+        undo_on_error(lambda: target.unlink(missing_ok=True)),
+        undo_on_error(lambda: weights.unlink(missing_ok=True)),
+        foreign(path, "the ONNX checker refused the graph"),
+    ):
+        onnx_file.write(onnx_graph.infer(model), target)
+        onnx.checker.check_model(str(target))

@@ -29,6 +29,7 @@ from edgeferry_runtime.errors import EngineError
 from edgeferry_runtime.feeds import zero_feeds
 from edgeferry_runtime.quiet_stderr import quiet_stderr
 from edgeferry_runtime.tensors import Array, TensorSpec
+from edgeferry_runtime.undo import undo_on_error
 
 Run = Callable[[Sequence[Array]], list[Array]]
 
@@ -154,12 +155,9 @@ class _Handles(contextlib.ExitStack):
 def _executor(file: _File, text: str) -> tuple[Run, contextlib.ExitStack]:
     """Compile the file with options, make its buffers, and return what runs it and what frees it."""
     handles = _Handles(file.library)
-    try:
+    with undo_on_error(handles.close):
         handles.callback(_hold, file)
         return _prepare(file, handles, _compile(file, handles, text)), handles
-    except BaseException:
-        handles.close()
-        raise
 
 
 def _prepare(file: _File, handles: _Handles, compiled: c_void_p) -> Run:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeferry_converter import evaluation
 from edgeferry_converter.batches import describe
+from edgeferry_converter.comparison.accuracy import Accuracy
 from edgeferry_converter.data import declared_range
 from edgeferry_converter.quantize import tflite_recipe
 from edgeferry_converter.sources import Entry, Source
@@ -40,10 +42,12 @@ class Proof:
         layers: How many layers with weights store them as what.
         rounding: How many layers with integer weights were rounded how, where that is not ``nearest`` alone.
         calibration: The calibration set's hash and number of samples, and the method; empty where there was none.
+        trained: What became of trained ranges; empty where none were given.
         warnings: What was seen of the calibration set that need not be right.
         batch: The distance of each output on several samples at once; None where the batch is fixed.
         signature: The name of the signature that all this is of, where there are several.
         others: What was found of the other ones, by name.
+        accuracy: What labelled data say of source and artifact; None where there are none.
     """
 
     probe: Probe
@@ -57,10 +61,12 @@ class Proof:
     layers: Mapping[str, int] = field(default_factory=dict)
     rounding: Mapping[str, int] = field(default_factory=dict)
     calibration: Mapping[str, Any] = field(default_factory=dict)
+    trained: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     batch: tuple[OutputError, ...] | None = None
     signature: str = ""
     others: Mapping[str, Proof] = field(default_factory=dict)
+    accuracy: Accuracy | None = None
 
     @property
     def signatures(self) -> Mapping[str, Proof]:
@@ -144,9 +150,13 @@ def _report(proof: Proof, source: Source, seed: int) -> dict[str, Any]:
         report["rounding"] = dict(proof.rounding)
     if proof.calibration:
         report["calibration"] = dict(proof.calibration)
+    if proof.trained:
+        report["trained"] = dict(proof.trained)
     if proof.warnings:
         report["warnings"] = list(proof.warnings)
     report |= _figures(proof, source, seed)
+    if proof.accuracy:
+        report["accuracy"] = evaluation.describe(proof.accuracy)
     if proof.others:
         entries = source.signatures
         report["signatures"] = {key: _figures(one, entries[key], seed) for key, one in proof.signatures.items()}

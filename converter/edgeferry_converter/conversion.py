@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeferry_converter import calibration as calibrating
+from edgeferry_converter import evaluation as evaluating
 from edgeferry_converter.batches import check_batches, compare_batches
 from edgeferry_converter.bundling import Proof, bundle, check_labels, hash_source, read_labels
+from edgeferry_converter.comparison.accuracy import Labelled, open_labelled
 from edgeferry_converter.data import ONLY, Data, Samples, check_calibration, open_data
+from edgeferry_converter.evaluation import Evaluation
 from edgeferry_converter.exhibits import Exhibit, Shown, gather, needs_ranges
 from edgeferry_converter.explain import floats
 from edgeferry_converter.explain.failures import set_aside
@@ -27,6 +30,7 @@ from edgeferry_converter.quantize.calibration.methods import AUTO
 from edgeferry_converter.recipe import Recipe, check_keys, plain_name
 from edgeferry_converter.sources import HINTED, Source, SourceSpec, detect, open_source
 from edgeferry_converter.sources.options import with_options
+from edgeferry_converter.trained_ranges import Taken, Trained, check_source, compared, open_trained, take
 from edgeferry_converter.verification import check, compare, record
 from edgeferry_runtime.artifact_files import artifact_size, companions
 from edgeferry_runtime.bundle import Bundle, Probe, check_output
@@ -75,6 +79,8 @@ class ConversionPlan:
         calibration: Typical samples, where they were given.
         probe: Samples to verify with, where they were given.
         labels: One name per class; empty where none were given.
+        labelled: Samples to measure accuracy on, where they were given.
+        trained: Ranges that were trained, where they were given.
     """
 
     spec: SourceSpec
@@ -85,6 +91,8 @@ class ConversionPlan:
     calibration: Data | None = None
     probe: Data | None = None
     labels: tuple[str, ...] = ()
+    labelled: Labelled | None = None
+    trained: Trained | None = None
 
 
 def convert(
@@ -112,7 +120,8 @@ def convert(
         ArtifactError: For a source that cannot be used.
         DataError: For calibration or probe data that do not fit.
         ConversionError: If a framework refuses the model.
-        VerificationError: If the artifact differs from its source; then nothing is written.
+        VerificationError: If the artifact differs from its source, or loses more accuracy than `Recipe.max_drop`
+            allows; then nothing is written.
     """
     check_keys("recipe", changes, [f.name for f in fields(Recipe)])
     return perform(plan(source, output, replace(recipe or Recipe(), **changes)), progress)
@@ -132,7 +141,9 @@ def plan(source: str | os.PathLike[str], output: str | os.PathLike[str], recipe:
         raise MissingFileError(recipe.weights, "no such weights", "check the path")
     spec = with_options(spec, found, recipe)
     _check_way(spec, found, recipe)
-    calibration = open_data(recipe.calibrate, recipe.preprocess) if recipe.calibrate else None
+    trained = open_trained(recipe)
+    shown = trained.data if trained else None
+    calibration = open_data(recipe.calibrate, recipe.preprocess) if recipe.calibrate else shown
     probe = open_data(recipe.probe, recipe.preprocess) if recipe.probe else None
     data = probe or calibration
     return ConversionPlan(
@@ -144,6 +155,8 @@ def plan(source: str | os.PathLike[str], output: str | os.PathLike[str], recipe:
         calibration=calibration,
         probe=probe,
         labels=read_labels(recipe.labels) if recipe.labels else (),
+        labelled=open_labelled(recipe.evaluate) if recipe.evaluate else None,
+        trained=trained,
     )
 
 
@@ -153,15 +166,17 @@ def _check_way(spec: SourceSpec, found: str, recipe: Recipe) -> None:
         fix = f"use --to {found}, or give the model that it was made from"
         raise UsageError(f"--to {recipe.to}", f"{spec} is {found} already and lowers to nothing else", fix)
     support.check(recipe)
-    if needs_ranges(recipe) and recipe.calibrate is None:
+    shown = recipe.calibrate or recipe.ranges
+    if needs_ranges(recipe) and shown is None:
         reason = "needs the range of every activation, and there is no data to take it from"
         fix = "give --calibrate DATA with typical samples, or use --quantize dynamic"
         static = (override for override in recipe.override if override.precision in support.STATIC)
         subject = f"--quantize {recipe.quantize}"
         raise UsageError(subject if recipe.quantize in support.STATIC else next(static, subject), reason, fix)
-    if recipe.rounding != Recipe.rounding and recipe.calibrate is None:
+    if recipe.rounding != Recipe.rounding and shown is None:
         reason = "rounds by what each layer is fed, and there is no data to take it from"
         raise UsageError(f"--rounding {recipe.rounding}", reason, "give --calibrate DATA with typical samples")
+    evaluating.check_recipe(recipe)
     if recipe.calibration != Recipe.calibration and not needs_ranges(recipe):
         reason = f"chooses ranges of activations, and --quantize {recipe.quantize} has none"
         raise UsageError(f"--calibration {recipe.calibration}", reason, "leave it out, or use --quantize int8")
@@ -173,36 +188,41 @@ def perform(plan: ConversionPlan, progress: Progress | None = None) -> Bundle:
         with _step(progress, f"open {plan.spec.path.name} ({plan.format})") as warnings:
             source = open_source(plan.spec)
             warnings.extend(source.warnings)
-        shown = gather(plan, source)
+        check_source(plan.trained, source)
+        shown, evaluation = gather(plan, source), evaluating.prepare(plan, source)
         with _step(progress, f"run the source on {_words(shown)}") as seen:
             probes = {key: record(one.samples.path, one.entry, one.samples) for key, one in shown.items()}
             for key, one in shown.items():
                 if one.calibration is not None:
                     seen.extend(_examine(plan, one, one.calibration, probes[key]))
         check_labels(plan.recipe.labels, plan.labels, probes.values())
-        float_file, artifact, outcome, method = _make_artifact(plan, source, _Way(folder, probes, shown), progress)
+        made = _make_artifact(plan, source, _Way(folder, probes, shown), progress)
+        artifact, float_file = made.artifact, made.float_file
         describe(artifact, _description(plan), plan.spec.path)
         with _step(progress, f"verify {sum(map(len, probes.values()))} samples"):
             float_sha256 = floats.keep(float_file) if float_file != artifact else ""
             proof = _prove(plan, source, artifact, _Way(folder, probes, shown), float_sha256)
+        if evaluation:
+            with _step(progress, str(evaluation)):
+                proof = _evaluate(plan, source, artifact, proof, evaluation)
         proof = replace(
             proof,
             float_bytes=artifact_size(float_file),
-            tools={**proof.tools, **outcome.tools},
-            layers=outcome.layers,
-            rounding=outcome.rounding,
-            calibration=_describe(shown, method),
-            warnings=(*warnings, *seen),
+            tools={**proof.tools, **made.outcome.tools},
+            layers=made.outcome.layers,
+            rounding=made.outcome.rounding,
+            calibration=_describe(shown, made.method),
+            trained=made.taken.said,
+            warnings=(*warnings, *seen, *made.taken.warnings),
         )
-        large = bool(companions(artifact))
-        with _step(progress, "write the bundle") if large else contextlib.nullcontext():
+        with _step(progress, "write the bundle") if companions(artifact) else contextlib.nullcontext():
             return bundle(plan, source, artifact, proof)
 
 
 def _words(shown: Shown) -> str:
     """Say how many samples are run, and where they come from."""
-    counts = [f"{len(one.samples)} samples{f' of {key}' if key else ''} ({one.origin})" for key, one in shown.items()]
-    return ", ".join(counts)
+    of = {key: f" of {key}" if key else "" for key in shown}
+    return ", ".join(f"{len(one.samples)} samples{of[key]} ({one.origin})" for key, one in shown.items())
 
 
 def _description(plan: ConversionPlan) -> Description:
@@ -232,14 +252,18 @@ class _Way:
     shown: Shown
 
 
-def _make_artifact(
-    plan: ConversionPlan, source: Source, way: _Way, progress: Progress | None
-) -> tuple[Path, Path, Outcome, dict[str, Any]]:
-    """Lower, and quantize where that is asked for.
+class _Made(NamedTuple):
+    """The float file, the artifact, what was done, by which calibration method, and which trained ranges it took."""
 
-    Returns:
-        The float file, the artifact, what was done, and by which calibration method.
-    """
+    float_file: Path
+    artifact: Path
+    outcome: Outcome = Outcome({})
+    method: Mapping[str, Any] = {}
+    taken: Taken = Taken()
+
+
+def _make_artifact(plan: ConversionPlan, source: Source, way: _Way, progress: Progress | None) -> _Made:
+    """Lower, and quantize where that is asked for."""
     recipe = plan.recipe
     quantized = recipe.quantize != "none" or bool(recipe.override)
     artifact = way.folder / f"model.{recipe.to}"
@@ -247,28 +271,45 @@ def _make_artifact(
     with _step(progress, f"lower to {recipe.to}"):
         source.lower(recipe.to, lowered)
     if not quantized:
-        return artifact, artifact, Outcome({}), {}
+        return _Made(artifact, artifact)
+    job = _job(plan, lowered, artifact, way.shown)
+    with _step(progress if plan.trained else None, "match trained ranges") as warnings:
+        taken = take(plan.trained, recipe.to, job, source)
+        warnings.extend(taken.matched.warnings())
+    job = replace(job, known=taken.matched.ranges)
     way_of_rounding = f", weights by {recipe.rounding}" if recipe.rounding != Recipe.rounding else ""
-    with _step(progress, f"quantize to {recipe.quantize}{way_of_rounding}"):
-        samples = {key: one.calibration for key, one in way.shown.items() if one.calibration is not None}
-        job = Job(
-            lowered,
-            artifact,
-            recipe.quantize,
-            recipe.io_dtype,
-            samples.get(ONLY),
-            str(plan.spec),
-            block_size=recipe.block_size,
-            activations=recipe.activations,
-            overrides=recipe.override,
-            aeq_recipe=recipe.aeq_recipe,
-            calibration=recipe.calibration,
-            rounding=recipe.rounding,
-            signatures={key: found for key, found in samples.items() if key != ONLY},
-        )
-        if recipe.calibration == AUTO:
-            return lowered, artifact, *calibrating.best(recipe.to, job, way.probes)
-        return lowered, artifact, quantize(recipe.to, job), {"method": recipe.calibration}
+    with _step(progress, f"quantize to {recipe.quantize}{way_of_rounding}") as warnings:
+        made = _quantize(recipe, job, way.probes)
+        taken = compared(taken, job)
+        warnings.extend(taken.otherwise)
+    return _Made(lowered, artifact, *made, taken)
+
+
+def _quantize(recipe: Recipe, job: Job, probes: Mapping[str, Probe]) -> tuple[Outcome, Mapping[str, Any]]:
+    if recipe.calibration == AUTO:
+        return calibrating.best(recipe.to, job, probes)
+    return quantize(recipe.to, job), {"method": recipe.calibration}
+
+
+def _job(plan: ConversionPlan, lowered: Path, artifact: Path, shown: Shown) -> Job:
+    """Say what the quantizer is to do."""
+    recipe = plan.recipe
+    samples = {key: one.calibration for key, one in shown.items() if one.calibration is not None}
+    return Job(
+        lowered,
+        artifact,
+        recipe.quantize,
+        recipe.io_dtype,
+        samples.get(ONLY),
+        str(plan.spec),
+        block_size=recipe.block_size,
+        activations=recipe.activations,
+        overrides=recipe.override,
+        aeq_recipe=recipe.aeq_recipe,
+        calibration=recipe.calibration,
+        rounding=recipe.rounding,
+        signatures={key: found for key, found in samples.items() if key != ONLY},
+    )
 
 
 def _examine(plan: ConversionPlan, shown: Exhibit, samples: Samples, probe: Probe) -> tuple[str, ...]:
@@ -281,7 +322,7 @@ def _examine(plan: ConversionPlan, shown: Exhibit, samples: Samples, probe: Prob
     return calibrating.examine(samples, ranges, own, expected, whose)
 
 
-def _describe(shown: Shown, method: dict[str, Any]) -> dict[str, Any]:
+def _describe(shown: Shown, method: Mapping[str, Any]) -> dict[str, Any]:
     """Say what was calibrated with, for the manifest; nothing where nothing was."""
     counts = {key: one.calibration for key, one in shown.items() if one.calibration is not None}
     if not counts:
@@ -299,12 +340,28 @@ def _prove(plan: ConversionPlan, source: Source, artifact: Path, way: _Way, floa
     key, proof = next(iter(proofs.items()))
     others = {other: one for other, one in proofs.items() if other != key}
     proof = replace(proof, signature=key, others=others, float_sha256=float_sha256)
-    precision = "float32" if recipe.quantize == "none" else recipe.quantize
-    subject = f"{plan.spec} as {recipe.to} {precision}"
+    subject = _subject(plan)
     try:
         check(subject, [e.of(k) for k, one in proofs.items() for e in one.errors], recipe.limits, recipe.quantize)
         batches = tuple(e.of(k) for k, one in proofs.items() for e in one.batch or ())
         check_batches(subject, batches, recipe.limits, recipe.quantize)
+    except VerificationError as error:
+        raise set_aside(plan, source, artifact, proof, error) from None
+    return proof
+
+
+def _subject(plan: ConversionPlan) -> str:
+    """Say what was converted to what."""
+    precision = "float32" if plan.recipe.quantize == "none" else plan.recipe.quantize
+    return f"{plan.spec} as {plan.recipe.to} {precision}"
+
+
+def _evaluate(plan: ConversionPlan, source: Source, artifact: Path, proof: Proof, evaluation: Evaluation) -> Proof:
+    """Measure the accuracy of source and artifact, and refuse to lose more of it than is allowed."""
+    found = evaluating.evaluate(evaluation, artifact, proof.signature)
+    proof = replace(proof, accuracy=found)
+    try:
+        evaluating.check(_subject(plan), found, plan.recipe.max_drop)
     except VerificationError as error:
         raise set_aside(plan, source, artifact, proof, error) from None
     return proof

@@ -177,7 +177,7 @@ def fit(subject: str, value: Array, spec: TensorSpec) -> Array:
     shaped = value if spec.accepts(value.shape) else value[np.newaxis]
     if not spec.accepts(shaped.shape):
         reason = f"has shape {list(value.shape)}, and the input is {spec}"
-        fix = "give samples along the first axis, each of the input's shape, or tell the layout in [preprocess]"
+        fix = "give samples along the first axis, each of the input's shape (for images: by layout in [preprocess])"
         raise DataError(subject, reason + _layout(shaped.shape, spec), fix)
     dtype = "float32" if spec.quantization else spec.dtype
     cast = _cast(subject, shaped, np.dtype(dtype))

@@ -11,12 +11,14 @@ import contextlib
 import importlib
 import os
 import re
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from types import ModuleType, TracebackType
+from types import FrameType, ModuleType, TracebackType
 
 from edgeferry_runtime.errors import ConversionError, EdgeferryError, MissingExtraError
 
@@ -119,7 +121,7 @@ class foreign(contextlib.AbstractContextManager[Noise]):  # noqa: N801
     """Run a framework's code: quietly, and with every failure of it turned into one error.
 
     Frameworks raise anything, and some exit, so anything but our own errors and Ctrl-C is taken. The cause keeps
-    the traceback.
+    the traceback. Ctrl-C stays Ctrl-C even where C++ made an error of it, or swallowed it.
 
     Args:
         subject: The file or thing that it works on.
@@ -138,6 +140,7 @@ class foreign(contextlib.AbstractContextManager[Noise]):  # noqa: N801
         self.subject, self.failed, self.fix, self.error = subject, failed, fix, error
 
     def __enter__(self) -> Noise:
+        self._presses = _Presses()
         self._quiet = quiet()
         self._noise = self._quiet.__enter__()
         return self._noise
@@ -146,8 +149,31 @@ class foreign(contextlib.AbstractContextManager[Noise]):  # noqa: N801
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._quiet.__exit__(kind, error, trace)
+        if self._presses.end() and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
         if isinstance(error, Exception | SystemExit) and not isinstance(error, EdgeferryError):
             raise self.error(self.subject, f"{self.failed} ({summary(error, self._noise)})", self.fix) from error
+
+
+class _Presses:
+    """Notes Ctrl-C from the moment it is made, beside what it does anyway; in other threads it never arrives."""
+
+    def __init__(self) -> None:
+        self._noted = False
+        self._handler = None
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+            self._handler = signal.signal(signal.SIGINT, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._noted = True
+        assert callable(self._handler)
+        self._handler(number, frame)
+
+    def end(self) -> bool:
+        """Stop noting, and return whether it was pressed."""
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+        return self._noted
 
 
 def summary(error: BaseException, noise: Noise | None = None) -> str:
@@ -161,8 +187,24 @@ def summary(error: BaseException, noise: Noise | None = None) -> str:
     return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C take effect at the end of this block; in other threads, which it never reaches, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: pressed.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed and callable(handler):
+            handler(*pressed[-1])
+
+
 def require(subject: object, extra: str, module: str) -> ModuleType:
-    """Import a framework quietly.
+    """Import a framework quietly, and whole: Ctrl-C waits for its end, where a framework in C++ would abort.
 
     Args:
         subject: What needs it, for the error.
@@ -173,7 +215,7 @@ def require(subject: object, extra: str, module: str) -> ModuleType:
         MissingExtraError: If it is not installed.
     """
     try:
-        with quiet():
+        with quiet(), uninterrupted():
             return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(subject, extra, error.name or module) from error

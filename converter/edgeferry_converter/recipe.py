@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeferry_converter.metrics import METRICS
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
 from edgeferry_converter.quantize.rounding import NEAREST, ROUNDINGS
@@ -31,8 +32,9 @@ CHOICES: Mapping[str, tuple[object, ...]] = {
     "activations": ACTIVATIONS,
     "calibration": (*METHODS, AUTO),
     "rounding": ROUNDINGS,
+    "metric": METRICS,
 }
-PATHS = ("aeq_recipe", "calibrate", "weights", "custom_objects", "probe", "labels")
+PATHS = ("aeq_recipe", "calibrate", "ranges", "weights", "custom_objects", "probe", "labels", "evaluate")
 LIMITS = {"max_abs": (0, math.inf), "min_cosine": (-1, 1), "min_snr_db": (-math.inf, math.inf), "min_top1": (0, 1)}
 """The lowest and highest value that each limit of a tolerance can have."""
 TABLES = ("preprocess", "tolerance", "shape", "constant")
@@ -47,7 +49,7 @@ class Recipe:
         quantize: ``none`` (float32), ``fp16`` (float16 weights), ``weight-only`` (int8 weights, float computation),
             ``dynamic`` (int8 weights, integer computation), ``weight-only-int4`` and ``dynamic-int4`` (the same with
             int4 matrices), ``int8`` (int8 weights and activations) or ``int16x8`` (16-bit activations); the last two
-            need `calibrate`.
+            need `calibrate` or `ranges`.
         block_size: Of int4 matrices: 32 or 64 weights share a scale; 0 is one scale per output channel.
         override: Layers or operators of another precision; where several match, the last one holds.
         aeq_recipe: A JSON recipe of ai-edge-quantizer that is used as it is. `quantize` then only names the tolerance.
@@ -55,6 +57,8 @@ class Recipe:
         calibration: How ranges of activations are made of `calibrate`: ``min-max`` (true extremes),
             ``moving-average``, ``percentile``, ``mse``, ``entropy``, or ``auto``, which tries them all and keeps the
             one with the best outputs.
+        ranges: The ``ranges.npz`` of quantization-aware training: activations that are known again by their values
+            take the range that was trained; others are calibrated, on the samples in it where there is no `calibrate`.
         rounding: Of integer weights, on TFLite: ``nearest``, or ``gptq``, which takes what each layer is fed of
             `calibrate` and lets weights make up for the errors of others; it corrects biases too.
         io_dtype: ``float32`` keeps float inputs and outputs; ``int8`` and ``uint8`` make them integers (with
@@ -69,6 +73,11 @@ class Recipe:
         submodule: The part of a TorchScript module that is the model, such as ``encoder``; dots lead deeper.
         probe: Samples to verify with; without them those of `calibrate`, else seeded random ones.
         labels: A text file with one class name a line.
+        evaluate: Labelled samples, an ``.npz`` with the truth called ``label``, on which the accuracy of source and
+            artifact is measured; see ``ferry verify --data``.
+        metric: What accuracy is measured by: ``top1``, ``mse`` or ``auc``.
+        metric_output: The output that it is taken of; without it the only one that can be meant.
+        max_drop: Most accuracy that the artifact may lose: points of percent, of ``mse`` percent. None allows any.
         name: The bundle's name; without it the output folder's.
         samples: How many samples verification takes at most. 32 costs a second or so on small models, and
             resolves top-1 agreement to 3 points.
@@ -90,6 +99,7 @@ class Recipe:
     aeq_recipe: Path | None = None
     calibrate: Path | None = None
     calibration: str = "min-max"
+    ranges: Path | None = None
     rounding: str = NEAREST
     io_dtype: str = "float32"
     activations: str = "int8"
@@ -100,6 +110,10 @@ class Recipe:
     submodule: str | None = None
     probe: Path | None = None
     labels: Path | None = None
+    evaluate: Path | None = None
+    metric: str = METRICS[0]
+    metric_output: str | None = None
+    max_drop: float | None = None
     name: str | None = None
     samples: int = 32
     seed: int = 0
@@ -121,10 +135,12 @@ class Recipe:
         _check_name(self.name)
         _check_text("weights_key", self.weights_key)
         _check_text("submodule", self.submodule)
+        _check_text("metric_output", self.metric_output)
         object.__setattr__(self, "signature", _names("signature", self.signature))
         object.__setattr__(self, "shape", {k: _dims(k, v) for k, v in self.shape.items()})
         object.__setattr__(self, "constant", {k: _number(k, v) for k, v in self.constant.items()})
-        _check_tolerance(self.tolerance)
+        _check_limits(vars(self.tolerance), LIMITS)
+        _check_limits({"max_drop": self.max_drop}, {"max_drop": (0, math.inf)})
 
     @property
     def limits(self) -> Tolerance:
@@ -188,13 +204,7 @@ class Recipe:
             UnknownNameError: For a key that a recipe does not have.
         """
         file = Path(path)
-        if not file.is_file():
-            raise MissingFileError(file, "no such recipe", "check the path")
-        try:
-            data = toml.parse(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(file, f"is no TOML ({error})", "see the recipe's form in the documentation") from error
-        return cls.from_dict(data, file.parent)
+        return cls.from_dict(read_toml(file, "docs/reference.md"), file.parent)
 
     def to_toml(self, folder: Path | None = None) -> str:
         """Return the recipe as TOML, leaving out what has its default value.
@@ -208,6 +218,25 @@ class Recipe:
         if "override" in changed:
             changed["quantize"] = {"precision": self.quantize, "override": changed.pop("override")}
         return toml.dump({key: _plain(value, folder) for key, value in changed.items()})
+
+
+def read_toml(file: Path, documented: str) -> dict[str, Any]:
+    """Read a file of recipes.
+
+    Args:
+        file: Where it lies.
+        documented: The page that tells its form, for errors.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        UsageError: If it is no TOML.
+    """
+    if not file.is_file():
+        raise MissingFileError(file, "no such recipe", "check the path")
+    try:
+        return toml.parse(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(file, f"is no TOML ({error})", f"see the recipe's form in {documented}") from error
 
 
 def check_keys(where: str, data: Iterable[str], valid: Iterable[str]) -> None:
@@ -290,9 +319,9 @@ def _number(name: str, value: object) -> int | float | bool:
     return value
 
 
-def _check_tolerance(tolerance: Tolerance) -> None:
-    for key, (low, high) in LIMITS.items():
-        value = getattr(tolerance, key)
+def _check_limits(values: Mapping[str, Any], limits: Mapping[str, tuple[float, float]]) -> None:
+    for key, (low, high) in limits.items():
+        value = values[key]
         if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value)):
             raise UsageError(_flag(key), f"{value!r} is no number", "give a number")
         if value is not None and not low <= value <= high:

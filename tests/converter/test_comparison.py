@@ -11,11 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from edgeferry_converter.comparison import Gates, Options, verify
-from edgeferry_converter.comparison.accuracy import SCORES
 from edgeferry_converter.comparison.report import Comparison
 from edgeferry_converter.comparison.sides import pair
 from edgeferry_runtime.bundle import PROBE, Bundle, Manifest, Probe, write_bundle
@@ -26,7 +23,6 @@ from edgeferry_runtime.tensors import TensorSpec
 
 MODELS = Path(__file__).parent / "models"
 LITE, ONNX = str(MODELS / "digits.tflite"), str(MODELS / "digits.onnx")
-HERE = Path("data.npz")
 
 
 @pytest.fixture(scope="module")
@@ -149,42 +145,6 @@ def test_partners_have_one_name_or_else_one_shape(
 def test_what_cannot_be_paired_is_refused(a: list[TensorSpec], b: list[TensorSpec]) -> None:
     with pytest.raises(DataError):
         pair("input", a, b)
-
-
-def test_auc_is_the_share_of_pairs_in_order() -> None:
-    auc = SCORES["auc"]
-    assert auc(HERE, np.array([[0.1], [0.4], [0.35], [0.8]]), np.array([0, 0, 1, 1])) == 75
-    assert auc(HERE, np.array([[0.5], [0.5]]), np.array([0, 1])) == 50
-    assert auc(HERE, np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])) == 100
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
-def test_auc_counts_every_pair(pairs: list[tuple[bool, int]]) -> None:
-    labels, scores = np.array([int(p) for p, _ in pairs]), np.array([[s] for _, s in pairs], float)
-    if len(set(labels)) < 2:
-        return
-    ones, zeros = scores[labels == 1, 0], scores[labels == 0, 0]
-    expected = np.mean((ones[:, None] > zeros) + 0.5 * (ones[:, None] == zeros))
-    assert SCORES["auc"](HERE, scores, labels) == pytest.approx(100 * expected)
-
-
-@pytest.mark.parametrize(
-    ("metric", "scores", "truth"),
-    [
-        ("top1", np.eye(3), np.array([0, 1, 3])),
-        ("top1", np.eye(3), np.array([0.5, 1, 2])),
-        ("mse", np.eye(3), np.zeros((3, 2))),
-        ("auc", np.eye(2), np.array([1, 1])),
-        ("auc", np.eye(3), np.array([0, 1, 1])),
-    ],
-)
-def test_labels_that_do_not_fit_are_refused(metric: str, scores: np.ndarray, truth: np.ndarray) -> None:
-    with pytest.raises(DataError):
-        SCORES[metric](HERE, scores, truth)
-
-
-def test_one_hot_labels_are_classes_too() -> None:
-    assert SCORES["top1"](HERE, np.eye(3), np.eye(3)) == 100
 
 
 @pytest.mark.parametrize(

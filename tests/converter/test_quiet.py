@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -88,6 +91,17 @@ def test_foreign_survives_code_that_exits() -> None:
         sys.exit(0)
 
 
+@pytest.mark.parametrize("swallowed", [True, False])
+def test_ctrl_c_that_foreign_code_made_an_error_of_or_swallowed_stays_ctrl_c(swallowed: bool) -> None:
+    with pytest.raises(KeyboardInterrupt), foreign("f", "no"):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:
+            if not swallowed:
+                raise RuntimeError("pybind11: MISMATCH") from error
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 @pytest.mark.parametrize("error", [DataError("x", "y", "z"), KeyboardInterrupt()])
 def test_foreign_leaves_our_errors_and_interrupts_alone(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, foreign("f", "no"):
@@ -97,6 +111,32 @@ def test_foreign_leaves_our_errors_and_interrupts_alone(error: BaseException) ->
 
 def test_summary_without_words() -> None:
     assert summary(ValueError()) == "ValueError"
+
+
+SLOW = """
+import time
+print("begun", flush=True)
+time.sleep(1)
+print("ended", flush=True)
+"""
+
+
+def test_ctrl_c_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
+    (tmp_path / "slow_framework.py").write_text(SLOW)
+    run = "from edgeferry_converter.quiet import loud, require\nwith loud(): require('x', 'keras', 'slow_framework')"
+    command = [sys.executable, "-c", f"{run}\nprint('after')"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
+        assert child.stdout is not None and child.stdout.readline() == b"begun\n"
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate()
+    assert out == b"ended\n"
+    assert err.rstrip().endswith(b"KeyboardInterrupt")
+
+
+def test_an_import_in_a_thread_is_left_alone() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(require, "x", "keras", "json").result().dumps
 
 
 def test_require_names_the_extra() -> None:

@@ -39,6 +39,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
         io_dtype=draw(st.sampled_from(IO_DTYPES)),
         activations=draw(st.sampled_from(ACTIVATIONS)),
         calibrate=draw(PATHS),
+        ranges=draw(PATHS),
         rounding=draw(st.sampled_from(ROUNDINGS)),
         weights=draw(PATHS),
         probe=draw(PATHS),

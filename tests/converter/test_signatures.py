@@ -279,8 +279,9 @@ def test_a_device_proves_and_runs_each(floating: Bundle, tmp_path: Path, monkeyp
     probe = floating.probe("rebuild")
     answer = run_on_device(floating.path, "local", next(probe.feeds()), signature="rebuild")
     np.testing.assert_allclose(answer["y"], probe.outputs["y"][0], rtol=1e-4, atol=1e-5)
-    (measured,) = profile(floating, ["local"], BenchOptions(num_runs=2, min_secs=0, signature="rebuild"))
-    assert measured.result().artifact["signature"] == "rebuild"
+    options = BenchOptions(num_runs=2, min_secs=0, signature="rebuild")
+    (measured,) = profile([floating], ["local"], options).check().profiles
+    assert measured.artifact["signature"] == "rebuild"
 
 
 def test_the_command(saved: Path, tmp_path: Path) -> None:

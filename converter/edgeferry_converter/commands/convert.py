@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
+from edgeferry_converter.commands.accuracy_text import accuracy_line
 from edgeferry_converter.commands.plan_text import plan_dict, plan_text
 from edgeferry_converter.commands.source_options import read_tables, source_options
 from edgeferry_converter.conversion import Step, perform, plan
+from edgeferry_converter.metrics import METRICS
 from edgeferry_converter.overrides import Override
 from edgeferry_converter.quantize.calibration.methods import AUTO, METHODS
 from edgeferry_converter.quantize.rounding import ROUNDINGS
@@ -42,6 +44,7 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--override", multiple=True, metavar="LAYER=PRECISION", help="Other precision of layers; * is any text.")
 @click.option("--calibrate", metavar="DATA", type=click.Path(path_type=Path), help="Typical samples, for int8.")
 @click.option("--calibration", metavar="|".join((*METHODS, AUTO)), help="How ranges are found. [default: min-max]")
+@click.option("--ranges", metavar="ranges.npz", type=click.Path(path_type=Path), help="Trained, of ferry compress.")
 @click.option("--rounding", metavar="|".join(ROUNDINGS), help="Of weights, for TFLite. [default: nearest]")
 @click.option("--io-dtype", metavar="|".join(IO_DTYPES), help="Inputs and outputs of int8. [default: float32]")
 @click.option("--activations", metavar="|".join(ACTIVATIONS), help="Of int8 on ONNX. [default: int8]")
@@ -51,6 +54,10 @@ TOLERANCE = tuple(f.name for f in fields(Tolerance))
 @click.option("--samples", type=int, help="Most samples to verify with. [default: 32]")
 @click.option("--seed", type=int, help="Seed of random samples. [default: 0]")
 @click.option("--labels", metavar="FILE", type=click.Path(path_type=Path), help="Text file, one class name a line.")
+@click.option("--evaluate", metavar="LABELLED.npz", type=click.Path(path_type=Path), help="Measure accuracy on these.")
+@click.option("--metric", metavar="|".join(METRICS), help="Of accuracy. [default: top1]")
+@click.option("--metric-output", metavar="NAME", help="The output that --metric is taken of.")
+@click.option("--max-drop", type=float, help="Most accuracy that may be lost, in points (of mse: in percent).")
 @click.option("--name", help="Name of the bundle. [default: the folder's]")
 @click.option("--max-abs", type=float, help="Largest absolute error that passes.")
 @click.option("--min-cosine", type=float, help="Lowest cosine similarity that passes.")
@@ -127,11 +134,18 @@ def _report(bundle: Bundle) -> None:
     if "layers" in manifest.verification:
         stored = ", ".join(f"{count} {kind}" for kind, count in manifest.verification["layers"].items())
         click.echo(f"layers with weights: {stored}")
+    if "trained" in manifest.verification:
+        trained = manifest.verification["trained"]
+        found = f"{trained['found']} of {trained['layers']} layers found"
+        click.echo(f"trained ranges: {found}, taken by {trained['activations']} activations")
     if "rounding" in manifest.verification:
         counts = ", ".join(f"{count} by {way}" for way, count in manifest.verification["rounding"].items())
         click.echo(f"layers with integer weights, rounded: {counts}")
     if "tried" in manifest.verification.get("calibration", {}):
         click.echo(f"calibrated by {_tried(manifest.verification['calibration'])}")
+    if "accuracy" in manifest.verification:
+        sides = {"source": "source", "artifact": "artifact"}
+        click.echo(accuracy_line(manifest.verification["accuracy"], sides))
     for note in _notes(manifest.verification):
         click.echo(f"verified with {note}")
     click.echo(f"bundle {bundle.id[:12]} lies in {bundle.path}")

@@ -26,11 +26,12 @@ def plan_dict(plan: ConversionPlan) -> dict[str, Any]:
 def steps(plan: ConversionPlan) -> list[str]:
     """Say what will be done, in order."""
     recipe = plan.recipe
-    data = recipe.probe or recipe.calibrate
+    data = recipe.probe or recipe.calibrate or recipe.ranges
     origin = f"of {data}" if data else f"made of random numbers, seed {recipe.seed}"
     quantize = f"quantize to {recipe.quantize}, inputs and outputs {recipe.io_dtype}"
-    if recipe.calibrate:
-        quantize += f", calibrated by {recipe.calibration} on {recipe.calibrate}"
+    shown = recipe.calibrate or recipe.ranges
+    quantize += f", trained ranges of {recipe.ranges}, others" if recipe.ranges else "," if shown else ""
+    quantize += f" calibrated by {recipe.calibration} on {shown}" if shown else ""
     quantize += f", weights rounded by {recipe.rounding}" if recipe.rounding != Recipe.rounding else ""
     quantize += "".join(f", {o.layer or o.operator} as {o.precision}" for o in recipe.override)
     return [
@@ -39,8 +40,16 @@ def steps(plan: ConversionPlan) -> list[str]:
         f"lower it to {recipe.to}",
         *([quantize] if recipe.quantize != "none" or recipe.override else []),
         "run the artifact on the same samples, and compare every output",
+        *_evaluation(recipe),
         f"write the bundle {plan.name!r} into {plan.output}",
     ]
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    if recipe.evaluate is None:
+        return []
+    limit = "" if recipe.max_drop is None else f", a drop of at most {recipe.max_drop:g}"
+    return [f"measure {recipe.metric} of both on {recipe.evaluate}{limit}"]
 
 
 def plan_text(plan: ConversionPlan) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from edgeferry_converter.commands.accuracy_text import accuracy_line
 from edgeferry_converter.commands.source_options import read_tables, source_options
 from edgeferry_converter.comparison import Comparison, Gates, Options
 from edgeferry_converter.comparison import verify as compare
-from edgeferry_converter.comparison.accuracy import METRICS, UNITS
+from edgeferry_converter.metrics import METRICS
 from edgeferry_runtime.commands.delegate_option import FORMS, execution_lines
 from edgeferry_runtime.commands.figures_text import figures_table
 from edgeferry_runtime.commands.output import emit, json_option
@@ -53,12 +54,7 @@ def verify(a: str, b: str, as_json: bool, **flags: Any) -> None:
 def _text(found: Comparison) -> str:
     lines = [figures_table(e.to_dict() for e in found.errors), "", f"on {found.samples} samples of {found.origin}"]
     if found.accuracy:
-        accuracy, unit = found.accuracy, UNITS[found.accuracy.metric]
-        lost = "points" if unit else "percent"
-        lines.append(
-            f"{accuracy.metric} of {accuracy.output!r} on {accuracy.samples} labelled samples: "
-            f"A {accuracy.a:.4g}{unit}, B {accuracy.b:.4g}{unit}, a drop of {accuracy.drop:.3g} {lost}"
-        )
+        lines.append(accuracy_line(found.accuracy.to_dict(), {"a": "A", "b": "B"}))
     for side, execution in zip("AB", found.executions, strict=True):
         lines += [f"{side}: {line}" for line in execution_lines(execution)] if execution else []
     lines += [f"{'passed' if v.passed else 'FAILED'}: {v}" for v in found.verdicts]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from edgeferry_converter.comparison.accuracy import Accuracy, Labelled, measure, open_labelled
+from edgeferry_converter.comparison.accuracy import Accuracy, Labelled, Metric, measure, open_labelled, set_exam
 from edgeferry_converter.comparison.numerics import choose_samples, differences
 from edgeferry_converter.comparison.report import Comparison, Gates
 from edgeferry_converter.comparison.sides import Pairing, Place, Side, locate, open_side, pair
@@ -117,7 +117,7 @@ def _compare(
     left, right = sides
     samples, origin = choose_samples(sides, pairing, (probe, data), options)
     errors, count = differences(left, right, pairing, samples)
-    accuracy = measure(sides, pairing, data, (options.metric, options.output)) if data else None
+    accuracy = measure(sides, pairing, set_exam(left, data, Metric(options.metric, options.output))) if data else None
     notes = (*pairing.notes, *(() if options.signature else _others(sides)))
     executions = (left.execution, right.execution)
     found = Comparison(left.name, right.name, origin, count, errors, accuracy, notes=notes, executions=executions)

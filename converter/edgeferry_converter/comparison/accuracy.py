@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeferry_converter.comparison.sides import Pairing, Side
-from edgeferry_converter.data import ONLY, Data, open_data
+from edgeferry_converter.data import ONLY, Data, Samples, open_data
+from edgeferry_converter.metrics import METRICS, SCORES, drop
 from edgeferry_runtime.errors import DataError, UnknownNameError, UsageError
 from edgeferry_runtime.tensors import Array, TensorSpec
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from edgeferry_converter.data import Column
 
 LABELS = ("label", "labels")
-METRICS = ("top1", "mse", "auc")
-UNITS: Mapping[str, str] = {"top1": "%", "auc": "%", "mse": ""}
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,40 @@ class Accuracy:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, in which what is not finite is None."""
         return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What accuracy is measured by.
+
+    Attributes:
+        name: ``top1``, ``mse`` or ``auc``.
+        output: The output that it is taken of, as A calls it; None where only one can be meant.
+        flag: The option that names the output, for errors.
+    """
+
+    name: str
+    output: str | None = None
+    flag: str = "--output"
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Labelled data made ready for a side, before anything is run.
+
+    Attributes:
+        path: Where they lie.
+        metric: ``top1``, ``mse`` or ``auc``.
+        output: The output that it is taken of.
+        truth: What that output should be; of [samples, ...].
+        samples: What the side is fed.
+    """
+
+    path: Path
+    metric: str
+    output: str
+    truth: Array
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -92,94 +125,63 @@ def open_labelled(path: Path) -> Labelled:
     return Labelled(path, data.columns)
 
 
-def measure(sides: tuple[Side, Side], pairing: Pairing, data: Labelled, wanted: tuple[str, str | None]) -> Accuracy:
-    """Run both sides on every labelled sample.
+def set_exam(side: Side, data: Labelled, wanted: Metric) -> Exam:
+    """Make labelled data ready for a side, so that what does not fit is known before anything is run.
 
     Args:
-        sides: A and B.
-        pairing: Which tensor is which.
+        side: The reference; nothing of it is run.
         data: Inputs and truth.
         wanted: The metric, and the output that it is taken of.
 
     Raises:
         UnknownNameError: If there is no such metric or output.
+        UsageError: If several outputs could be meant.
+        DataError: If the data fit no input, or name no truth.
+    """
+    if wanted.name not in METRICS:
+        raise UnknownNameError("--metric", wanted.name, METRICS)
+    output = choose_output(side.outputs, wanted)
+    samples = data.inputs(side.inputs).bind(side.inputs)
+    return Exam(data.path, wanted.name, output, data.truth(output), samples)
+
+
+def measure(sides: tuple[Side, Side], pairing: Pairing, exam: Exam) -> Accuracy:
+    """Run both sides on every labelled sample.
+
+    Args:
+        sides: A and B.
+        pairing: Which tensor is which.
+        exam: What A is fed, and what it should answer.
+
+    Raises:
         DataError: If labels and outputs do not fit.
     """
     from edgeferry_converter.comparison.numerics import run_second
 
-    metric, name = wanted
-    if metric not in METRICS:
-        raise UnknownNameError("--metric", metric, METRICS)
     left, right = sides
-    output = _choose(left.outputs, name, metric)
-    truth = data.truth(output)
     answers: tuple[list[Array], list[Array]] = ([], [])
-    for feeds in data.inputs(left.inputs).bind(left.inputs):
-        answers[0].append(left.run(feeds)[output].reshape(-1))
-        answers[1].append(run_second(right, pairing, feeds)[output].reshape(-1))
-    a, b = (SCORES[metric](data.path, np.stack(values), truth) for values in answers)
-    return Accuracy(metric, output, len(truth), a, b, _drop(metric, a, b))
+    for feeds in exam.samples:
+        answers[0].append(left.run(feeds)[exam.output].reshape(-1))
+        answers[1].append(run_second(right, pairing, feeds)[exam.output].reshape(-1))
+    a, b = (SCORES[exam.metric](exam.path, np.stack(values), exam.truth) for values in answers)
+    return Accuracy(exam.metric, exam.output, len(exam.truth), a, b, drop(exam.metric, a, b))
 
 
-def _choose(outputs: Sequence[TensorSpec], name: str | None, metric: str) -> str:
+def choose_output(outputs: Sequence[TensorSpec], wanted: Metric) -> str:
+    """Return the name of the output that a metric is taken of.
+
+    Raises:
+        UnknownNameError: If there is no such output.
+        UsageError: If several could be meant.
+    """
     names = [spec.name for spec in outputs]
-    if name is not None:
-        if name not in names:
-            raise UnknownNameError("--output", name, names)
-        return name
-    classes = [
-        s.name for s in outputs if metric == "top1" and s.shape and math.prod(map(abs, s.shape)) == s.shape[-1] > 1
-    ]
+    if wanted.output is not None:
+        if wanted.output not in names:
+            raise UnknownNameError(wanted.flag, wanted.output, names)
+        return wanted.output
+    top1 = wanted.name == "top1"
+    classes = [s.name for s in outputs if top1 and s.shape and math.prod(map(abs, s.shape)) == s.shape[-1] > 1]
     found = classes if len(classes) == 1 else names
     if len(found) > 1:
-        raise UsageError(f"--metric {metric}", f"could be of {', '.join(found)}", "choose one with --output")
+        raise UsageError(f"--metric {wanted.name}", f"could be of {', '.join(found)}", f"choose one with {wanted.flag}")
     return found[0]
-
-
-def _drop(metric: str, a: float, b: float) -> float:
-    if metric != "mse":
-        return a - b
-    if a == 0:
-        return 0.0 if b == 0 else math.inf
-    return 100 * (b - a) / a
-
-
-def _top1(path: Path, scores: Array, truth: Array) -> float:
-    """Percent of samples whose largest score is the label's; labels are class numbers, or one-hot."""
-    wanted = truth.reshape(len(truth), -1)
-    labels = wanted.argmax(1) if wanted.shape[1] == scores.shape[1] > 1 else wanted[:, 0]
-    if wanted.shape[1] not in (1, scores.shape[1]) or not np.isin(labels, np.arange(scores.shape[1])).all():
-        raise DataError(
-            path, f"has labels that are not the {scores.shape[1]} classes", "give numbers from 0, or one-hot"
-        )
-    return float(100 * np.mean(scores.argmax(1) == labels))
-
-
-def _mse(path: Path, values: Array, truth: Array) -> float:
-    wanted = truth.reshape(len(truth), -1)
-    if wanted.shape != values.shape:
-        reason = f"has {wanted.shape[1]} reference values a sample, and the output {values.shape[1]}"
-        raise DataError(path, reason, "give as many")
-    return float(np.mean((values.astype(np.float64) - wanted) ** 2))
-
-
-def _auc(path: Path, scores: Array, truth: Array) -> float:
-    """Percent of pairs of a positive and a negative sample that are in order; ties count half.
-
-    Source: Hanley and McNeil 1982, "The Meaning and Use of the Area under a ROC Curve" (the Mann-Whitney statistic).
-    """
-    labels = truth.reshape(len(truth), -1)[:, 0]
-    positive = labels == 1
-    if truth.size != len(truth) or not np.isin(labels, (0, 1)).all() or positive.all() or not positive.any():
-        raise DataError(path, "has labels that are not both 0 and 1", "give one label of 0 or 1 a sample, both kinds")
-    if scores.shape[1] > 2:
-        raise DataError(
-            path, f"belongs to an output of {scores.shape[1]} values", "auc is for one score, or two classes"
-        )
-    _, rank, count = np.unique(scores[:, -1], return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(count) - (count - 1) / 2)[rank.reshape(-1)]
-    ones = int(positive.sum())
-    return float(100 * (ranks[positive].sum() - ones * (ones + 1) / 2) / (ones * (len(labels) - ones)))
-
-
-SCORES: Mapping[str, Callable[[Path, Array, Array], float]] = {"top1": _top1, "mse": _mse, "auc": _auc}

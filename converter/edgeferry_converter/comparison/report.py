@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from edgeferry_converter.comparison.accuracy import UNITS, Accuracy
+from edgeferry_converter.comparison.accuracy import Accuracy
+from edgeferry_converter.metrics import UNITS
 from edgeferry_runtime.engines import Execution
 from edgeferry_runtime.errors import GateError
 from edgeferry_runtime.numerics import OutputError

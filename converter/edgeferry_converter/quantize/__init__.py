@@ -32,6 +32,7 @@ class Job:
         rounding: Of integer weights, one of `rounding.ROUNDINGS`; ``gptq`` needs samples too.
         signatures: Samples by the name of the signature, where there are several; then `samples` is None.
         statistics: What a pass over the samples has seen; without it `quantize` makes the pass.
+        known: Ranges of activations that are taken as they are, by tensor.
     """
 
     source: Path
@@ -48,6 +49,7 @@ class Job:
     rounding: str = NEAREST
     signatures: Mapping[str, Samples] = field(default_factory=dict)
     statistics: Statistics | None = None
+    known: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def levels(self) -> int:
@@ -61,8 +63,13 @@ class Job:
         return self.name or str(self.source)
 
 
-def observe(to: str, job: Job) -> Statistics:
+def observe(to: str, job: Job, *, sums: bool = False) -> Statistics:
     """Run the float artifact over all samples, once, and keep what every calibration method needs.
+
+    Args:
+        to: Its format.
+        job: What is run.
+        sums: Keep what trained ranges are matched by instead; then there is one signature.
 
     Raises:
         ConversionError: If the artifact is quantized already, or its engine refuses it.
@@ -72,10 +79,10 @@ def observe(to: str, job: Job) -> Statistics:
     if to == "tflite":
         from edgeferry_converter.quantize.tflite import observe_tflite
 
-        return observe_tflite(job)
+        return observe_tflite(job, sums=sums)
     from edgeferry_converter.quantize.onnx import observe_onnx
 
-    return observe_onnx(job)
+    return observe_onnx(job, sums=sums)
 
 
 @dataclass(frozen=True)

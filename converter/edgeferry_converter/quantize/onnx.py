@@ -68,8 +68,12 @@ def quantize_onnx(job: Job) -> Outcome:
     return Outcome({"onnxruntime": version("onnxruntime"), "onnx": version("onnx")}, stored_layers(quantized))
 
 
-def observe_onnx(job: Job) -> Statistics:
+def observe_onnx(job: Job, *, sums: bool = False) -> Statistics:
     """Run one float ``.onnx`` file over all samples and keep what every calibration method needs.
+
+    Args:
+        job: What is run.
+        sums: Keep what trained ranges are matched by instead.
 
     Raises:
         ConversionError: If the file is quantized already, or the engine refuses it.
@@ -81,7 +85,7 @@ def observe_onnx(job: Job) -> Statistics:
         with foreign(job.subject, "it could not be prepared for quantization", "use --quantize none"):
             prepare(model, float_file)
         with foreign(job.subject, "the engine could not run it for calibration", "use --quantize dynamic"):
-            return observe(float_file, job.samples or (), histograms=True)
+            return observe(float_file, job.samples or (), histograms=not sums, sums=sums)
 
 
 def _read(job: Job) -> Any:

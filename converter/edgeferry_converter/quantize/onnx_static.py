@@ -24,28 +24,31 @@ BROKEN_OPSET = 21
 
 
 def calibrated_ranges(job: Job, source: Path) -> dict[str, Range]:
-    """Return the range of every activation of the prepared float model `source`, by the job's method.
+    """Return the range of every activation of the prepared float model `source`, known or by the job's method.
 
     Raises:
         DataError: If there are no samples.
     """
     histograms = job.calibration not in WITHOUT_HISTOGRAM
     seen = job.statistics or observe(source, job.samples or (), histograms=histograms)
-    return ranges(seen, job.calibration, job.levels)
+    return {**ranges(seen, job.calibration, job.levels), **job.known}
 
 
-def observe(source: Path, samples: Iterable[Mapping[str, Array]], *, histograms: bool = False) -> Statistics:
+def observe(
+    source: Path, samples: Iterable[Mapping[str, Array]], *, histograms: bool = False, sums: bool = False
+) -> Statistics:
     """Run a prepared float model over all samples and keep what a calibration method needs of every activation.
 
     Args:
         source: An ``.onnx`` file.
         samples: What the model is fed, by input name.
         histograms: Whether histograms are kept.
+        sums: Whether sums are kept, which trained ranges are matched by.
 
     Raises:
         DataError: If there are no samples.
     """
-    return collect(_Runner(source).activations, samples, histograms)
+    return collect(_Runner(source).activations, samples, histograms, sums=sums)
 
 
 class _Runner:

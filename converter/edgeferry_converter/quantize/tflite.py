@@ -18,7 +18,15 @@ from edgeferry_converter.quantize.calibration.observer import Statistics
 from edgeferry_converter.quantize.rounding import GPTQ, NEAREST
 from edgeferry_converter.quantize.support import INT8_BELOW
 from edgeferry_converter.quantize.tflite_blocks import store_in_blocks
-from edgeferry_converter.quantize.tflite_ranges import calibrated_ranges, is_constant, observe_signatures, seen
+from edgeferry_converter.quantize.tflite_dead import revive_biases
+from edgeferry_converter.quantize.tflite_ranges import (
+    Wanted,
+    calibrated_ranges,
+    is_constant,
+    observe,
+    observe_signatures,
+    seen,
+)
 from edgeferry_converter.quantize.tflite_rounding import round_again
 from edgeferry_converter.quiet import foreign, require
 from edgeferry_converter.sources.signature import pack
@@ -54,6 +62,7 @@ def quantize_tflite(job: Job) -> Outcome:
     with foreign(job.subject, "the quantizer refused it", "use another --quantize, or --quantize none"):
         quantized = flatbuffers.read_model_from_bytearray(_run(content, entries, ranges))
     original = flatbuffers.read_model_from_bytearray(content)
+    revive_biases(original, quantized)
     store_in_blocks(quantized, blocks, job.block_size)
     _refuse_untouched(job, quantized)
     rounding = _round(job, original, quantized, statistics) if job.rounding == GPTQ else {}
@@ -65,13 +74,19 @@ def quantize_tflite(job: Job) -> Outcome:
     return Outcome({"ai-edge-quantizer": version("ai-edge-quantizer")}, stored_layers(quantized), rounding)
 
 
-def observe_tflite(job: Job) -> Statistics:
+def observe_tflite(job: Job, *, sums: bool = False) -> Statistics:
     """Run one float ``.tflite`` file over all samples and keep what every calibration method needs.
+
+    Args:
+        job: What is run.
+        sums: Keep what trained ranges are matched by instead, of the primary signature.
 
     Raises:
         ConversionError: If the file is quantized already, or the interpreter refuses it.
         DataError: If a sample does not fit.
     """
+    if sums:
+        return observe(job.subject, _read(job), job.samples or (), Wanted(sums=True))
     return observe_signatures(job, _read(job), histograms=True)
 
 

@@ -40,7 +40,7 @@ def seen(job: Job, content: bytes) -> Statistics:
 
 
 def calibrated_ranges(job: Job, statistics: Statistics) -> Ranges:
-    """Return the range of every activation by the job's method, in the form that ai-edge-quantizer takes.
+    """Return the range of every activation, known or by the job's method, in the form that ai-edge-quantizer takes.
 
     Returns:
         For each tensor name the arrays ``min`` and ``max``, of as many dimensions as the tensor, each of size one.
@@ -48,7 +48,7 @@ def calibrated_ranges(job: Job, statistics: Statistics) -> Ranges:
     tensors = statistics.tensors
     return {
         name: {"min": _one(low, tensors[name].dimensions), "max": _one(high, tensors[name].dimensions)}
-        for name, (low, high) in ranges(statistics, job.calibration, job.levels).items()
+        for name, (low, high) in {**ranges(statistics, job.calibration, job.levels), **job.known}.items()
     }
 
 
@@ -71,10 +71,12 @@ class Wanted(NamedTuple):
     Attributes:
         histograms: What most calibration methods need.
         inputs: What rounding by GPTQ needs.
+        sums: What trained ranges are matched by.
     """
 
     histograms: bool = False
     inputs: bool = False
+    sums: bool = False
 
 
 def observe(
@@ -101,7 +103,7 @@ def observe(
     with foreign(subject, "the interpreter could not run it for calibration"):
         runner = _Runner(content, key)
         inputs = Inputs(tree_of(content), runner.subgraph, len(samples)) if wanted.inputs else None
-        return collect(runner.activations, samples, wanted.histograms, inputs)
+        return collect(runner.activations, samples, wanted.histograms, inputs, wanted.sums)
 
 
 def _one(value: float, dimensions: int) -> Array:

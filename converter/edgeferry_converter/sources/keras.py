@@ -7,7 +7,7 @@ import re
 import zipfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeferry_converter.quiet import foreign, require, summary
 from edgeferry_converter.sources import Source, SourceSpec, detect
@@ -59,17 +59,40 @@ def open_source(spec: SourceSpec) -> Source:
         UnknownFormatError: If an HDF5 file holds weights only.
         ArtifactError: If neither Keras can load it.
     """
+    opened = load_model(spec)
+    inputs = with_shapes(input_specs(opened.model), spec.shapes)
+    traced = Traced(spec.path, Call(_flat(opened.model)), inputs, output_names(opened.model))
+    source = TensorFlowSource((spec.path, detect(spec)), opened.framework, {KEY: traced})
+    source.notes = opened.notes
+    return source
+
+
+class Opened(NamedTuple):
+    """A model as its framework has it.
+
+    Attributes:
+        framework: The distribution that loaded it: ``keras``, or ``tf_keras`` for Keras 2.
+        model: The model.
+        notes: What is to be said of that.
+    """
+
+    framework: str
+    model: Any
+    notes: tuple[str, ...]
+
+
+def load_model(spec: SourceSpec) -> Opened:
+    """Load a Keras model, without executing code from the file.
+
+    Raises:
+        EdgeferryError: As `open_source` does.
+    """
     kind = detect(spec)
     config = _read_archive_config(spec.path) if kind == "keras" else _read_h5_config(spec.path)
     _check_config(spec.path, config, spec.custom_objects[1] if spec.custom_objects else ())
-    framework, model, notes = _load(spec, kind)
-    check_finite(spec.path, ((getattr(w, "path", w.name), w.numpy()) for w in model.weights))
-    inputs = tuple(_spec(name, t) for name, t in zip(_input_names(model), model.inputs, strict=True))
-    inputs = with_shapes(inputs, spec.shapes)
-    traced = Traced(spec.path, Call(_flat(model)), inputs, _output_names(model))
-    source = TensorFlowSource((spec.path, kind), framework, {KEY: traced})
-    source.notes = notes
-    return source
+    opened = _load(spec, kind)
+    check_finite(spec.path, ((getattr(w, "path", w.name), w.numpy()) for w in opened.model.weights))
+    return opened
 
 
 def _read_archive_config(path: Path) -> Any:
@@ -134,8 +157,7 @@ def _objects(config: Any) -> Iterator[dict[str, Any]]:
         yield from _objects(part)
 
 
-def _load(spec: SourceSpec, kind: str) -> tuple[str, Any, tuple[str, ...]]:
-    """Return the distribution that loaded the model, the model, and what is to be said of that."""
+def _load(spec: SourceSpec, kind: str) -> Opened:
     path = spec.path
     keras = require(path, "keras", "keras")
     require(path, "keras", "tensorflow")
@@ -145,7 +167,7 @@ def _load(spec: SourceSpec, kind: str) -> tuple[str, Any, tuple[str, ...]]:
     with foreign(path, "Keras could not load it", "save it again with Keras 3: model.save(FILE)", ArtifactError):
         try:
             with keras.saving.custom_object_scope(own):
-                return "keras", keras.saving.load_model(path, compile=False, safe_mode=True), ()
+                return Opened("keras", keras.saving.load_model(path, compile=False, safe_mode=True), ())
         except REFUSALS as error:
             if kind != "h5":
                 _check_unknown_class(path, error)
@@ -155,7 +177,7 @@ def _load(spec: SourceSpec, kind: str) -> tuple[str, Any, tuple[str, ...]]:
         try:
             tf_keras = require(path, "keras", "tf_keras")
             with tf_keras.utils.custom_object_scope(own):
-                return "tf_keras", tf_keras.models.load_model(path, compile=False), (note,)
+                return Opened("tf_keras", tf_keras.models.load_model(path, compile=False), (note,))
         except REFUSALS as error:
             _check_unknown_class(path, error)
             _check_unknown_class(path, refusal)
@@ -196,12 +218,20 @@ def _flat(model: Any) -> Any:
     return call
 
 
-def _input_names(model: Any) -> list[str]:
-    return unique(getattr(model, "input_names", None) or [t.name.partition(":")[0] for t in model.inputs])
+def input_specs(model: Any) -> tuple[TensorSpec, ...]:
+    """Return a model's inputs, in its own order."""
+    names = unique(getattr(model, "input_names", None) or [t.name.partition(":")[0] for t in model.inputs])
+    return tuple(_spec(name, tensor) for name, tensor in zip(names, model.inputs, strict=True))
 
 
-def _output_names(model: Any) -> list[str]:
+def output_names(model: Any) -> list[str]:
+    """Return the names of a model's outputs, in its own order."""
     return unique(getattr(model, "output_names", None) or [model.layers[-1].name])
+
+
+def output_specs(model: Any) -> tuple[TensorSpec, ...]:
+    """Return a model's outputs, in its own order."""
+    return tuple(_spec(name, tensor) for name, tensor in zip(output_names(model), model.outputs, strict=True))
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:

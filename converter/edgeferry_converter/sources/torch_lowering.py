@@ -132,7 +132,7 @@ class TorchSource:
         check_finite(self.path, ((name, p.numpy(force=True)) for name, p in _plain(call.module.named_parameters())))
         buffers = _plain(call.module.named_buffers())
         check_finite(self.path, ((name, b.numpy(force=True)) for name, b in buffers), masks=True)
-        self._call = call
+        self.call = call
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Execute once."""
@@ -140,7 +140,7 @@ class TorchSource:
 
         arrays = in_order(self.path, self.inputs, feeds)
         with foreign(self.path, "the module failed"):
-            answers = self._call.answers(self.path, tuple(torch.tensor(array) for array in arrays))
+            answers = self.call.answers(self.path, tuple(torch.tensor(array) for array in arrays))
             return {name: tensor.numpy(force=True) for name, tensor in answers.items()}
 
     def lower(self, to: str, path: Path) -> None:
@@ -158,7 +158,7 @@ class TorchSource:
         litert_torch = require(self.path, "torch", "litert_torch")
         self.tools = {**self.tools, **versions("litert-torch")}
         with foreign(self.path, "litert-torch could not convert it"), torch.no_grad():
-            edge = litert_torch.convert(self._call.flat(), self._examples(batch=1), enable_x64=self._wide())
+            edge = litert_torch.convert(self.call.flat(), self._examples(batch=1), enable_x64=self._wide())
             model: bytes = edge.model_content()
         inputs = {f"args_{i}": t.name for i, t in enumerate(self.inputs)}
         outputs = {f"output_{i}": t.name for i, t in enumerate(self.outputs)}
@@ -177,7 +177,7 @@ class TorchSource:
         fix = "give each size with --shape, or run again with -v"
         with foreign(self.path, "torch.onnx could not export it", fix), torch.no_grad():
             program = torch.onnx.export(
-                self._call.flat(),
+                self.call.flat(),
                 self._examples(batch=2),
                 dynamo=True,
                 verbose=False,
@@ -193,7 +193,7 @@ class TorchSource:
 
     def _examples(self, batch: int) -> Tensors:
         """Return the examples with a dynamic batch set to `batch`; the exporter takes 0 and 1 for constants."""
-        pairs = zip(self._call.examples, self.inputs, strict=True)
+        pairs = zip(self.call.examples, self.inputs, strict=True)
         return tuple(resize_batch(e, batch) if t.shape[:1] == (-1,) else e for e, t in pairs)
 
 

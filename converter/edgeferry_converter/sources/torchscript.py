@@ -93,13 +93,13 @@ class TorchScriptSource(TorchSource):
 
     def lower(self, to: str, path: Path) -> None:
         """Write the float artifact."""
-        called = self._call
+        called = self.call
         try:
-            self._call = called.with_module(Interpreted(self.path, self.script, self.constants))
-            self._call.answers(self.path, self._call.examples)  # what fails without an exporter has the clearer error
+            self.call = called.with_module(Interpreted(self.path, self.script, self.constants))
+            self.call.answers(self.path, self.call.examples)  # what fails without an exporter has the clearer error
             super().lower(to, path)
         finally:
-            self._call = called
+            self.call = called
 
 
 def _part(spec: SourceSpec, script: Any) -> Any:

@@ -20,6 +20,39 @@ KEPT = 0.95
 
 
 @dataclass
+class Sums:
+    """Of the values of one activation, over all samples so far, in float64.
+
+    Attributes:
+        values: Of the values.
+        squares: Of their squares.
+        count: How many values there were.
+    """
+
+    values: float = 0.0
+    squares: float = 0.0
+    count: int = 0
+
+    def add(self, values: Array) -> None:
+        """Take the values of one sample."""
+        wide = values.astype(np.float64)
+        self.values += float(wide.sum())
+        self.squares += float(np.square(wide).sum())
+        self.count += wide.size
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What an activation is known by; see `edgeferry_converter.compress.grid.Moments`."""
+
+    low: float
+    high: float
+    mean: float
+    square: float
+    count: int
+
+
+@dataclass
 class Observer:
     """One activation, over all samples so far.
 
@@ -29,6 +62,7 @@ class Observer:
         average: Moving averages of each sample's smallest and largest value.
         dimensions: How many dimensions the tensor has.
         histogram: Of all values, where a method needs it.
+        sums: Of all values, where trained ranges are matched.
     """
 
     low: float = np.inf
@@ -36,6 +70,7 @@ class Observer:
     average: tuple[float, float] | None = None
     dimensions: int = 0
     histogram: Histogram | None = None
+    sums: Sums | None = None
 
     def observe(self, values: Array) -> None:
         """Take the values of one sample; NaN and what stands for infinity is passed over."""
@@ -50,6 +85,16 @@ class Observer:
         self.average = KEPT * before[0] + (1 - KEPT) * low, KEPT * before[1] + (1 - KEPT) * high
         if self.histogram is not None:
             self.histogram.add(values)
+        if self.sums is not None:
+            self.sums.add(values)
+
+    def figures(self, samples: int) -> Figures:
+        """Return what the activation is known by, after so many samples; `sums` must have been kept."""
+        assert self.sums is not None, "the pass over the samples kept no sums"
+        sums = self.sums
+        return Figures(
+            self.low, self.high, sums.values / sums.count, sums.squares / sums.count, round(sums.count / samples)
+        )
 
 
 @dataclass
@@ -61,17 +106,21 @@ class Statistics:
         samples: How many samples were seen.
         tensors: By the tensor's name; only those that took a finite value.
         inputs: What layers were fed, by the name of their weights, where rounding needs it.
+        sums: Whether sums are kept, which trained ranges are matched by.
     """
 
     histograms: bool = False
     samples: int = 0
     tensors: dict[str, Observer] = field(default_factory=dict)
     inputs: Mapping[str, Moments] = field(default_factory=dict)
+    sums: bool = False
 
     def observe(self, name: str, values: Array) -> None:
         """Take the values of one tensor in one sample."""
         observer = self.tensors.get(name) or Observer(
-            dimensions=values.ndim, histogram=Histogram() if self.histograms else None
+            dimensions=values.ndim,
+            histogram=Histogram() if self.histograms else None,
+            sums=Sums() if self.sums else None,
         )
         observer.observe(values)
         if observer.average is not None:
@@ -96,6 +145,7 @@ def collect(
     samples: Iterable[Mapping[str, Array]],
     histograms: bool,
     inputs: Keeper | None = None,
+    sums: bool = False,
 ) -> Statistics:
     """Run a float model over all samples and keep what a calibration method needs of every activation.
 
@@ -104,11 +154,12 @@ def collect(
         samples: What the model is fed, by input name.
         histograms: Whether histograms are kept.
         inputs: Keeps what layers are fed, where that is wanted.
+        sums: Whether sums are kept.
 
     Raises:
         DataError: If there are no samples.
     """
-    statistics = Statistics(histograms, inputs=inputs.moments if inputs else {})
+    statistics = Statistics(histograms, inputs=inputs.moments if inputs else {}, sums=sums)
     for sample in samples:
         statistics.samples += 1
         for name, values in activations(sample):

@@ -1,0 +1,1 @@
+"""What `compress.py` trains, makes smaller and measures."""

@@ -1,0 +1,1 @@
+"""Channels that belong together, whichever framework holds them: traced, ranked, chosen, removed."""

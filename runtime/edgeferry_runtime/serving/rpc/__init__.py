@@ -1,0 +1,1 @@
+"""gRPC: one module for each service, put together in `server`."""

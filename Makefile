@@ -3,7 +3,10 @@
 # make tiny    the quick tests, under 30 seconds
 # make runtime the runtime alone with each engine, on every Python that is found
 # make lint    ruff and mypy
+# make boards  the roots of the emulated boards, which `make test` then starts; once, as root or through sudo, on Debian
+# make manifests  the schemas that `make test` holds the files of containers/ to, in a virtual environment of their own
 # make bench   the benchmarks whose figures are in the docs
+# make clients the clients of other projects, which the tests let speak to the server, in a virtual environment of their own
 # make attacks the damaged models of docs/reliability.md, whose table is written anew; ATTACKS=40 of each kind
 # Each target makes the virtual environment and installs the packages when they are not there yet.
 
@@ -14,8 +17,10 @@ OUT ?= build/demo
 ATTACKS ?= 40
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+CLIENTS = build/clients
+MANIFESTS = build/manifests
 
-.PHONY: demo test tiny runtime lint bench attacks clean
+.PHONY: demo test tiny runtime lint boards clients manifests bench attacks clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,7 +32,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python samples/demo.py --device '$(DEVICE)' --out '$(OUT)'
 
-test: lint
+test: lint clients manifests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 	$(BIN)/nox -s "runtime-3.13(litert)"
 
@@ -41,6 +46,23 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+boards: $(READY)
+	$(BIN)/python tests/boards/roots.py
+
+clients: $(CLIENTS)/.ready
+
+$(CLIENTS)/.ready: tests/serving/clients/requirements.txt
+	$(PYTHON) -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet -r $<
+	touch $@
+
+manifests: $(MANIFESTS)/.ready
+
+$(MANIFESTS)/.ready: tests/serving/manifests/requirements.txt
+	$(PYTHON) -m venv --clear $(MANIFESTS)
+	$(MANIFESTS)/bin/python -m pip install --quiet --no-deps -r $<
+	touch $@
 
 bench: $(READY)
 	for benchmark in benchmarks/*.py; do $(BIN)/python "$$benchmark" || exit 1; done

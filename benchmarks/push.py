@@ -122,6 +122,8 @@ def line(case: Case) -> Iterator[tuple[str, list[str]]]:
 def server(folder: Path, address: str, prefix: list[str]) -> Iterator[Server]:
     """Run OpenSSH's server at the other end."""
     (folder / "home").mkdir(parents=True)
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     for name in ("host_key", "client_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -65,7 +65,7 @@ def demo(options: argparse.Namespace) -> None:
         name = f"digits-{framework}-{to}-{'float' if quantize == 'none' else quantize}"
         say(f"{name}: convert, verify, push to {options.device}, profile ...")
         bundle = convert(source, options.out / name, to=to, quantize=quantize, **fields)
-        measured = profile(bundle, [options.device])[0].result()
+        measured = profile([bundle], [options.device]).check().profiles[0]
         score = accuracy(bundle)
         worst = max(o["max_abs"] for o in bundle.manifest.verification["outputs"])
         figures = (

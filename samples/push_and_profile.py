@@ -15,7 +15,7 @@ def main(bundle: str, device: str = "local") -> int:
         with open_device(device) as there:
             pushed = push(opened, there)
         print(f"{device}: {'up to date' if pushed.up_to_date else f'{pushed.bytes_sent} bytes sent'}")
-        measured = profile(opened, [device])[0].result()
+        measured = profile([opened], [device]).check().profiles[0]
     except EdgeferryError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,6 +36,11 @@ def zoo(pytestconfig: pytest.Config, missing: Callable[[str], None]) -> Path:
     if not folder.is_dir():
         missing(f"EDGEFERRY_ZOO={named} is no folder")
     return folder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let Ctrl-C reach what the tests start, even where they run behind a shell's back, which ignores it for all."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

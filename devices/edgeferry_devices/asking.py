@@ -19,6 +19,7 @@ class Secrets:
     def __init__(self, ask: Ask | None = None) -> None:
         self._ask = ask
         self._kept: dict[str, str] = {}
+        self._declined: set[str] = set()
         self._lock = threading.Lock()
 
     def get(self, question: str, wrong: str | None = None) -> str | None:
@@ -29,11 +30,14 @@ class Secrets:
             wrong: The answer that was given before and did not fit; it is forgotten.
 
         Returns:
-            The answer; None where nobody gives one.
+            The answer; None where nobody gives one, who is not asked the same again.
         """
         with self._lock:
             if self._kept.get(question) == wrong:
                 self._kept.pop(question, None)
-            if question not in self._kept and (answer := self._ask(question) if self._ask else None):
-                self._kept[question] = answer
+            if self._ask and question not in self._kept and question not in self._declined:
+                if answer := self._ask(question):
+                    self._kept[question] = answer
+                else:
+                    self._declined.add(question)
             return self._kept.get(question)

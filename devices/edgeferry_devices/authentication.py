@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeferry_devices.asking import Secrets
@@ -14,57 +14,102 @@ from edgeferry_runtime.errors import AuthenticationError, DeviceTimeoutError
 if TYPE_CHECKING:
     import paramiko
 
+    from edgeferry_devices.transport import Transport
+
 BY_PASSWORD = {"password", "keyboard-interactive"}
+FEW = 4
+"""So many refused keys leave room for a question: OpenSSH hangs up at the sixth refusal, and a password may follow."""
 
 
-def authenticate(transport: paramiko.Transport, route: Route, secrets: Secrets) -> None:
+def authenticate(transport: Transport, route: Route, secrets: Secrets) -> None:
     """Enter a server whose host key was checked.
 
     Raises:
         AuthenticationError: If it takes nothing that we have.
         DeviceTimeoutError: If it does not answer.
     """
-    allowed = _allowed(transport, route)
-    if not allowed:
+    entry = _Entry(transport, route, Identities(route, secrets))
+    if entry.by_keys():
         return
-    identities = Identities(route, secrets)
-    wanted = _by_keys(transport, route, identities) if "publickey" in allowed else None
-    if wanted == []:
+    if BY_PASSWORD & set(entry.left) and _by_password(transport, route, secrets):
         return
-    left = wanted or allowed
-    if BY_PASSWORD & set(left) and _by_password(transport, route, secrets):
-        return
-    raise _refused(route, identities, _reason(identities, wanted, allowed), left)
+    raise _refused(route, entry.identities, entry.reason(), entry.left)
 
 
-def _allowed(transport: paramiko.Transport, route: Route) -> Collection[str]:
-    """Return the methods that the server takes; none where it lets anybody in."""
-    import paramiko
+class _Entry:
+    """One try to enter a server.
 
-    try:
-        return tuple(transport.auth_none(route.user))
-    except paramiko.BadAuthenticationType as error:
-        return tuple(error.allowed_types)
-    except paramiko.AuthenticationException as error:
-        _check_alive(transport, route, error, "it told no way to log in")
-        return ("publickey",)
+    Args:
+        transport: The connection.
+        route: The way.
+        identities: The keys for it.
 
+    Attributes:
+        left: The methods that the server still takes, as far as they are known.
+        taken: Whether it took a key, and wants more.
+    """
 
-def _by_keys(transport: paramiko.Transport, route: Route, identities: Identities) -> list[str] | None:
-    """Offer the keys; return what the server wants besides the one that it took, None where it took none."""
-    import paramiko
+    def __init__(self, transport: Transport, route: Route, identities: Identities) -> None:
+        self.transport = transport
+        self.route = route
+        self.identities = identities
+        self.left: Sequence[str] = ("publickey",)
+        self.taken = False
 
-    for key in identities.offers():
-        identities.offered += 1
+    def by_keys(self) -> bool:
+        """Offer the open keys at once, which spares a question; locked ones only where keys are taken at all."""
+        if self._offer(self.identities.offers()):
+            return True
+        if self.taken:
+            return False
+        if self.identities.offered <= FEW and self._by_nothing():
+            return True
+        return "publickey" in self.left and self._offer(self.identities.unlocked())
+
+    def reason(self) -> str:
+        """Say why the keys were not enough."""
+        if self.taken:
+            return f"took the key, and wants {' or '.join(sorted(self.left))} besides"
+        if "publickey" not in self.left:
+            return f"takes only {', '.join(sorted(self.left))}"
+        offered = self.identities.offered
+        if not offered:
+            return "no key was found to offer"
+        return "refused the key" if offered == 1 else f"refused all {offered} keys"
+
+    def _by_nothing(self) -> bool:
+        """Ask which methods the server takes; tell whether it lets anybody in."""
+        import paramiko
+
         try:
-            return list(transport.auth_publickey(route.user, key))
+            self.left = tuple(self.transport.auth_none(self.route.user))
         except paramiko.AuthenticationException as error:
-            hung_up = f"it hung up after {identities.offered} keys, the right one not among them"
-            _check_alive(transport, route, error, hung_up)
-    return None
+            _check_alive(self.transport, self.route, error, "it told no way to log in")
+            self.left = self.transport.methods
+            return False
+        return not self.left
+
+    def _offer(self, keys: Iterable[paramiko.PKey]) -> bool:
+        """Offer keys; tell whether one was enough, False also where a server that took one wants more."""
+        import paramiko
+
+        for key in keys:
+            self.identities.offered += 1
+            try:
+                self.left = tuple(self.transport.auth_publickey(self.route.user, key))
+            except paramiko.AuthenticationException as error:
+                hung_up = f"it hung up after {self.identities.offered} keys, the right one not among them"
+                _check_alive(self.transport, self.route, error, hung_up)
+                self.left = self.transport.methods
+                if "publickey" not in self.left:
+                    return False
+            else:
+                self.taken = True
+                return not self.left
+        return False
 
 
-def _by_password(transport: paramiko.Transport, route: Route, secrets: Secrets) -> bool:
+def _by_password(transport: Transport, route: Route, secrets: Secrets) -> bool:
     """Give the password; tell whether it was taken, False where there is none to give."""
     import paramiko
 
@@ -96,7 +141,7 @@ def _from_environment(route: Route) -> str | None:
     return password
 
 
-def _check_alive(transport: paramiko.Transport, route: Route, error: Exception, otherwise: str) -> None:
+def _check_alive(transport: Transport, route: Route, error: Exception, otherwise: str) -> None:
     """Go on only where the server still listens."""
     if "timeout" in str(error).lower():
         fix = "check its load, and its name service (UseDNS), then try again"
@@ -105,16 +150,6 @@ def _check_alive(transport: paramiko.Transport, route: Route, error: Exception, 
         reason = f"account {route.user}: {otherwise}"
         fix = "offer one key alone: ferry device add --key, or IdentitiesOnly in ~/.ssh/config"
         raise AuthenticationError(route.device, reason, fix) from error
-
-
-def _reason(identities: Identities, wanted: list[str] | None, allowed: Collection[str]) -> str:
-    if wanted:
-        return f"took the key, and wants {' or '.join(sorted(wanted))} besides"
-    if "publickey" not in allowed:
-        return f"takes only {', '.join(sorted(allowed))}"
-    if not identities.offered:
-        return "no key was found to offer"
-    return "refused the key" if identities.offered == 1 else f"refused all {identities.offered} keys"
 
 
 def _refused(route: Route, identities: Identities, reason: str, allowed: Collection[str]) -> AuthenticationError:

@@ -1,6 +1,6 @@
 """What runs on a device before anything of ours is there: sent as text to its Python, standard library only.
 
-``python - REQUEST`` performs one operation, ``prepare`` or ``install``, and prints one line of JSON.
+``python - REQUEST`` performs one operation, ``prepare``, ``install`` or ``purge``, and prints one line of JSON.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from typing import Any
 
 MARKER = ".edgeferry-device"
 STAMP = "edgeferry.json"
+SERVICE = "service"
 SPARE_BYTES = 8 << 20
 
 
@@ -28,12 +29,14 @@ class RefusalError(Exception):
 def prepare(request: dict[str, Any]) -> dict[str, Any]:
     """Make the root, and say which wheels must come and where to put them."""
     root = Path(request["root"])
+    made = [folder for folder in root.parents if not folder.exists()]
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not (root / MARKER).exists() and any(root.iterdir()):
         raise RefusalError(
             f"{root} holds files that are not ours", "give the device another --root, or empty that folder"
         )
-    (root / MARKER).touch()
+    if not (root / MARKER).exists():
+        (root / MARKER).write_text(json.dumps({"made": [str(folder) for folder in made]}))
     incoming = root / "wheels" / "incoming"
     with locked(root):
         shutil.rmtree(incoming, ignore_errors=True)
@@ -49,24 +52,100 @@ def prepare(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def install(request: dict[str, Any]) -> dict[str, Any]:
-    """Check the wheels, make the virtual environment, and install into it."""
+    """Check the wheels, make the virtual environment, and install into it.
+
+    An installation that is not finished leaves a stamp without a runtime, which still says which parts were wanted.
+    """
     root = Path(request["root"])
     with locked(root):
         for digest, wheel in request["wheels"].items():
             admit(root, digest, wheel["name"])
-        stamp = root / "venv" / STAMP
-        if not stamp.exists():
+        anew = request.get("fresh") or not (root / "venv" / STAMP).exists()
+        if anew:
             shutil.rmtree(root / "venv", ignore_errors=True)
-            venv.create(root / "venv", symlinks=True, with_pip=False)
-        stamp.unlink(missing_ok=True)
+        put_stamp(root, {**request["stamp"], "runtime": "", "wheels": {}})
+        if anew:
+            shared = request.get("system_site_packages", False)
+            venv.create(root / "venv", symlinks=True, with_pip=False, system_site_packages=shared)
         python = str(root / "venv" / "bin" / "python")
         check_environment(python, root / "venv")
         pip_install(python, root, request["wheels"])
-        part = stamp.with_name(STAMP + ".part")
-        part.write_text(json.dumps(request["stamp"]))
-        part.replace(stamp)
+        put_stamp(root, request["stamp"])
         shutil.rmtree(root / "wheels", ignore_errors=True)
-    return {"python": python}
+        return {"python": python, "service": tend([python, "-I"], "refresh", root)}
+
+
+def put_stamp(root: Path, stamp: dict[str, Any]) -> None:
+    """Say what is installed, whole or not at all."""
+    part = root / "venv" / f"{STAMP}.part"
+    part.parent.mkdir(exist_ok=True)
+    part.write_text(json.dumps(stamp))
+    part.replace(root / "venv" / STAMP)
+
+
+def purge(request: dict[str, Any]) -> dict[str, Any]:
+    """Remove our folder, the marker last, and the folders that were made for it and are empty again.
+
+    Links are removed, not followed.
+    """
+    root = Path(request["root"])
+    if root.is_symlink():
+        raise RefusalError(f"{root} is a link to {root.resolve()}", "remove both by hand, or add it with that --root")
+    if not root.exists():
+        return {"removed": False, "files": 0, "bytes": 0}
+    if not (root / MARKER).is_file():
+        raise RefusalError(f"{root} is not ours: it has no {MARKER}", "look what is there, and remove it by hand")
+    made = parents_made(root)
+    with locked(root):
+        if said := tend(request.get("python", []), "remove", root):
+            fix = f"stop it by hand, and remove {root / SERVICE}; then try again"
+            raise RefusalError(f"the service of {root} cannot be removed ({said})", fix)
+        files = [path.lstat().st_size for path in walk(root)]
+        for path in root.iterdir():
+            if path.name != MARKER:
+                remove(path)
+        shutil.rmtree(root)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+    return {"removed": True, "files": len(files), "bytes": sum(files)}
+
+
+def tend(python: Any, what: str, root: Path) -> str:
+    """Have our runtime there bring a service up to date, or remove it; return what went wrong, or nothing."""
+    if not (root / SERVICE).is_dir():
+        return ""
+    argv = [*python, "-m", "edgeferry_runtime.device_service", what, str(root)]
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=root, check=False)
+    except OSError as error:
+        return str(error)
+    said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+    return said[-1][:300] if done.returncode else ""
+
+
+def parents_made(root: Path) -> list[Path]:
+    """Return the folders above ours that were made for it, the nearest first."""
+    try:
+        named = json.loads((root / MARKER).read_text())["made"]
+        return [folder for folder in root.parents if str(folder) in named]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def walk(root: Path) -> Any:
+    """Yield every file and link below a folder."""
+    for folder, folders, files in os.walk(root):
+        links = [name for name in folders if Path(folder, name).is_symlink()]
+        yield from (Path(folder, name) for name in (*files, *links))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def check_environment(python: str, folder: Path) -> None:
@@ -131,7 +210,7 @@ def main() -> None:
     """Perform the one request."""
     request = json.loads(sys.argv[1])
     try:
-        answer = {"result": {"prepare": prepare, "install": install}[request["op"]](request)}
+        answer = {"result": {"prepare": prepare, "install": install, "purge": purge}[request["op"]](request)}
     except RefusalError as refusal:
         answer = {"error": {"reason": refusal.args[0], "fix": refusal.args[1]}}
     except OSError as error:

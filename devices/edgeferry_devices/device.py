@@ -93,7 +93,7 @@ class Device(Protocol):
         """Start our agent there, bringing first what it lacks.
 
         Args:
-            formats: The artifact formats whose engines will be needed, such as ``tflite``.
+            formats: The artifact formats whose engines will be needed, such as ``tflite``; ``serve`` for the server.
             say: Takes the progress.
 
         Raises:
@@ -106,13 +106,20 @@ class Device(Protocol):
         """End the connection."""
         ...
 
+    def interrupt(self) -> None:
+        """End whatever goes on there, from another thread; what waits for the device raises a `DeviceError`.
+
+        The device cannot be used any more.
+        """
+        ...
+
 
 @contextlib.contextmanager
 def open_device(name: str, secrets: Secrets | None = None) -> Iterator[Device]:
     """Open a device by its name, and close it afterwards.
 
     Args:
-        name: Its name, or ``user@host[:port]``.
+        name: Its name, or ``user@host[:port]`` or ``adb:SERIAL``.
         secrets: Where passphrases and passwords come from; without it nobody is asked.
 
     Raises:
@@ -132,6 +139,12 @@ def _open(name: str, secrets: Secrets | None) -> Device:
 
         return LocalDevice()
     from edgeferry_devices import inventory
+
+    entry = inventory.get(name)
+    if entry.serial:
+        from edgeferry_devices.adb import AdbDevice
+
+        return AdbDevice(entry)
     from edgeferry_devices.remote import RemoteDevice
 
-    return RemoteDevice(inventory.get(name), secrets=secrets)
+    return RemoteDevice(entry, secrets=secrets)

@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     python_checks.engines,
     python_checks.imports,
     python_checks.numpy,
+    python_checks.serve,
     machine_checks.instructions,
     machine_checks.page_size,
     machine_checks.folder,

@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from edgeferry_devices.adb import AdbDevice
 from edgeferry_devices.device import Device
+from edgeferry_devices.folders import folder_of
+from edgeferry_devices.installation import preference
 from edgeferry_devices.knowing.accelerator_facts import ACCELERATORS
 from edgeferry_devices.knowing.fact import read, script, sections
 from edgeferry_devices.knowing.folder_facts import FOLDER
@@ -17,7 +20,7 @@ from edgeferry_devices.knowing.machine_facts import MACHINE
 from edgeferry_devices.knowing.python_facts import OURS, PYTHONS, probe
 from edgeferry_devices.knowing.state_facts import STATE, clock_skew
 from edgeferry_devices.local import LocalDevice
-from edgeferry_devices.platforms import CANDIDATES, OLDEST
+from edgeferry_devices.platforms import CANDIDATES, Platform
 from edgeferry_devices.remote import RemoteDevice
 from edgeferry_runtime import __version__
 from edgeferry_runtime.errors import DeviceRequirementError
@@ -36,11 +39,13 @@ class Facts:
         root: Our folder there.
         runtime: The version of our runtime there; empty where it is not installed yet.
         machine: What does not change: ``board``, ``soc``, ``cpu``, ``features``, ``cores``, ``arch``,
-            ``userland_bits``, ``page_size`` (bytes), ``memory_bytes``, ``os``, ``kernel``, ``libc``, and of the Python
-            that would run us ``python``, ``numpy``, ``engines`` (versions) and ``imports`` (errors or "").
+            ``userland_bits``, ``page_size`` (bytes), ``memory_bytes``, ``os``, ``kernel``, ``libc``, ``inside`` (the
+            distribution inside it that told all this), and of the Python that would run us ``python``, ``numpy``,
+            ``engines`` (versions) and ``imports`` (errors or "").
         state: What does: ``temperature_c``, ``frequency_mhz``, ``governor``, ``throttled``, ``load1``, ``uptime_s``,
             ``memory_available_bytes``, ``clock_skew_s`` (how far the device is ahead of this machine).
-        folder: Of our folder: ``writable``, ``free_bytes``, ``total_bytes``, ``mount``, ``mount_options``, ``user``.
+        folder: Of our folder: ``writable``, ``free_bytes``, ``total_bytes``, ``mount``, ``mount_options``, ``user``,
+            and ``parts``: what of an installation is there.
         accelerators: ``nodes``, ``usb``, ``libraries`` and ``vulkan_drivers``.
         pythons: Each Python there, the one that would run us first.
     """
@@ -74,9 +79,11 @@ def gather(device: Device) -> Facts:
     found = sections(done.stdout.decode(errors="replace"), mark)
     if not found:
         said = (done.stderr.decode(errors="replace").strip().splitlines() or [f"status {done.exit_status}"])[-1][:200]
-        fix = "check that its account has a shell, and that sh is on the PATH of SSH commands"
+        fix = "check that its account has a shell, and that sh is on the PATH of its commands"
         raise DeviceRequirementError(device.name, f"cannot run sh ({said})", fix)
     facts = assemble(device.name, _address(device), found, (before, time.time()))
+    if isinstance(device, RemoteDevice) and device.entry.inside:
+        facts = replace(facts, machine={**facts.machine, "inside": device.entry.inside})
     return replace(facts, runtime=__version__) if isinstance(device, LocalDevice) else facts
 
 
@@ -84,12 +91,11 @@ def _ours(device: Device) -> tuple[str, str, Sequence[str]]:
     """Return our folder, the flag that keeps a Python apart, and the Pythons to ask, ours first."""
     if isinstance(device, LocalDevice):
         return str(device.root), "-B", [sys.executable]
-    root = device.entry.root if isinstance(device, RemoteDevice) else ""
-    return root, "-I", [OURS, *CANDIDATES]
+    return folder_of(device), "-I", [OURS, *CANDIDATES]
 
 
 def _address(device: Device) -> str:
-    return str(device.entry.address) if isinstance(device, RemoteDevice) else "this machine"
+    return str(device.entry.address) if isinstance(device, RemoteDevice | AdbDevice) else "this machine"
 
 
 def assemble(device: str, address: str, found: Mapping[str, str], asked: tuple[float, float]) -> Facts:
@@ -113,8 +119,8 @@ def assemble(device: str, address: str, found: Mapping[str, str], asked: tuple[f
 
 
 def _ordered(pythons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Put the Python that would run us first: of our environment, else the first that is new enough."""
-    return sorted(pythons, key=lambda found: tuple(found["version"]) < OLDEST)
+    """Put the Python that would run us first: of our environment, else the first that will do."""
+    return sorted(pythons, key=lambda found: preference(Platform.of(found)))
 
 
 def _of_python(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeferry_devices.places import config_dir, write_private
+from edgeferry_devices.places import config_dir
 from edgeferry_runtime.errors import HostKeyError
+from edgeferry_runtime.whole import write_private
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Identities:
         self.offered = 0
 
     def offers(self) -> Iterator[paramiko.PKey]:
-        """Yield the keys in the order of trouble: the agent's, those of open files, those that need a passphrase.
+        """Yield the keys that need no passphrase: the agent's, then those of open files.
 
         Where the user said which keys to use, the agent gives those alone.
 
@@ -58,6 +58,13 @@ class Identities:
         files = [path for path, blob in blobs.items() if blob is None or blob not in held]
         self._check_named(files, bool(first))
         yield from filter(None, map(self._open, files))
+
+    def unlocked(self) -> Iterator[paramiko.PKey]:
+        """Yield the keys that `offers` found locked, as the user unlocks them.
+
+        Raises:
+            AuthenticationError: If a passphrase was wrong too often.
+        """
         yield from filter(None, map(self._unlock, tuple(self.locked)))
 
     def _check_named(self, files: list[Path], some: bool) -> None:

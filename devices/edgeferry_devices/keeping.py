@@ -20,6 +20,7 @@ class Release:
         state: ``current``, ``previous``, ``failed`` (the last push; gone with the next one) or ``old``.
         bytes: Size of its files.
         report: Why it failed: type, subject, reason and fix of the error; empty where it did not.
+        proof: What it was proven with; see `PushResult`. Empty where that is not known.
     """
 
     name: str
@@ -27,10 +28,11 @@ class Release:
     state: str
     bytes: int
     report: Mapping[str, str] = field(default_factory=dict)
+    proof: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return {**vars(self), "report": dict(self.report)}
+        return {**vars(self), "report": dict(self.report), "proof": dict(self.proof)}
 
 
 def releases(device: Device, name: str | None = None, say: Say = silent) -> list[Release]:
@@ -45,7 +47,7 @@ def releases(device: Device, name: str | None = None, say: Say = silent) -> list
 
 
 def rollback(name: str, device: Device, say: Say = silent) -> dict[str, Any]:
-    """Go back to the release before the current one, once it has passed its probe again.
+    """Go back to the release before the current one, once it has passed its probe again where it passed before.
 
     Args:
         name: The bundle's name.
@@ -53,7 +55,8 @@ def rollback(name: str, device: Device, say: Say = silent) -> dict[str, Any]:
         say: Takes the progress.
 
     Returns:
-        ``id`` and ``from``, the releases that are current now and were before; ``figures`` and ``engine`` of the proof.
+        ``id`` and ``from``, the releases that are current now and were before; and the proof:
+        ``figures``, ``delegate``, ``engine``, ``execution``, ``at``.
 
     Raises:
         MissingFileError: If there is no such bundle, or no release before the current one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import socket
@@ -18,8 +19,12 @@ from edgeferry_devices.places import data_dir
 from edgeferry_runtime.child import child_command
 from edgeferry_runtime.errors import DeviceTimeoutError, MissingExtraError, RemoteCommandError
 
-ENGINES = {"tflite": ("litert", ("ai_edge_litert", "tflite_runtime", "tensorflow")), "onnx": ("onnx", ("onnxruntime",))}
-"""By artifact format: the extra that brings an engine, and the modules that would do."""
+ENGINES = {
+    "tflite": ("litert", ("ai_edge_litert", "tflite_runtime", "tensorflow")),
+    "onnx": ("onnx", ("onnxruntime",)),
+    "serve": ("serve", ("starlette",)),
+}
+"""By what is needed, a format or the server: the extra that brings it, and the modules that would do."""
 
 
 class LocalDevice:
@@ -33,6 +38,8 @@ class LocalDevice:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = root or data_dir()
+        self._pipes: list[LocalPipe] = []
+        self._interrupted = False
 
     def exec(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 60.0) -> Completed:
         """See `Device.exec`."""
@@ -63,13 +70,28 @@ class LocalDevice:
     def open_agent(self, formats: Sequence[str] = (), say: Say = silent) -> AgentClient:
         """See `Device.open_agent`; nothing is installed here."""
         for name in formats:
-            extra, modules = ENGINES[name]
-            if not any(importlib.util.find_spec(module) for module in modules):
-                raise MissingExtraError(f"device {self.name}", extra, modules[0])
-        return AgentClient(self.name, LocalPipe(child_command("edgeferry_runtime.agent", "main", str(self.root))))
+            if error := missing_engine(name):
+                raise error
+        self._pipes.append(LocalPipe(child_command("edgeferry_runtime.agent", "main", str(self.root))))
+        if self._interrupted:
+            self._pipes[-1].shut()
+        return AgentClient(self.name, self._pipes[-1])
 
     def close(self) -> None:
         """See `Device.close`; there is nothing to end."""
+
+    def interrupt(self) -> None:
+        """See `Device.interrupt`."""
+        self._interrupted = True
+        for pipe in tuple(self._pipes):
+            pipe.shut()
+
+
+def missing_engine(name: str) -> MissingExtraError | None:
+    """Return what to say where the engine for a format, or the server, is not installed here; None where it is."""
+    extra, modules = ENGINES[name]
+    installed = any(importlib.util.find_spec(module) for module in modules)
+    return None if installed else MissingExtraError(f"device {LOCAL}", extra, modules[0])
 
 
 class LocalPipe:
@@ -80,6 +102,8 @@ class LocalPipe:
     Args:
         argv: What starts the agent.
     """
+
+    begun = True
 
     def __init__(self, argv: Sequence[str]) -> None:
         ours, theirs = socket.socketpair()
@@ -95,8 +119,13 @@ class LocalPipe:
             )
         self.sendall, self.recv, self.settimeout = ours.sendall, ours.recv, ours.settimeout
 
-    def close(self) -> None:
-        """End the agent, and wait until it has cleaned up."""
+    def shut(self) -> None:
+        """Let nothing come or go any more, which the agent takes for the end."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self, at_once: bool = False) -> None:
+        """See `Pipe.close`; a child has to be waited for in any case."""
         self._socket.close()
         try:
             self._process.wait(timeout=10)

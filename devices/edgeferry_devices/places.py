@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 
@@ -23,24 +22,10 @@ def data_dir() -> Path:
 
 
 def state_dir() -> Path:
-    """Return ``$XDG_STATE_HOME/edgeferry``: the sessions that hold a device."""
+    """Return ``$XDG_STATE_HOME/edgeferry``: sessions that hold a device, journals of runs, and what was measured."""
     return _base("XDG_STATE_HOME", ".local/state") / "edgeferry"
 
 
 def _base(variable: str, default: str) -> Path:
     value = Path(os.environ.get(variable, ""))
     return value if value.is_absolute() else Path.home() / default
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file of mode 0600 in one step, making its folder."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(name).replace(path)
-    finally:
-        Path(name).unlink(missing_ok=True)

@@ -1,13 +1,13 @@
-"""What a device's Python is, asked of it before anything of ours is there, and which wheels fit it."""
+"""What a device's Python is, asked of it before anything of ours is there, and which platform tags fit it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from edgeferry_runtime.errors import DeviceRequirementError
+from edgeferry_devices.knowing.python_facts import parse_pythons, probe
 
 if TYPE_CHECKING:
     from edgeferry_devices.device import Device
@@ -15,20 +15,12 @@ if TYPE_CHECKING:
 CANDIDATES = ("python3", *(f"python3.{minor}" for minor in range(15, 9, -1)))
 OLDEST = (3, 10)
 OLDEST_GLIBC = 17
-LITERT_GLIBC = 34
-"""ai-edge-litert needs glibc 2.34 from 2.1.6 on, though its wheels' tags promise 2.27."""
-
-ASK = """\
-import importlib.util, json, os, platform, struct, sys
-try:
-    libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
-except (ValueError, OSError):
-    libc = ""
-print(json.dumps({"edgeferry": {"python": sys.executable, "version": list(sys.version_info[:3]), "system": sys.platform,
-    "bits": struct.calcsize("P") * 8, "machine": platform.machine(), "libc": libc,
-    "venv": importlib.util.find_spec("venv") is not None}}))
-"""
-LOOP = 'for p in "$@"; do "$p" -I -c "$0" 2>/dev/null; done; exit 0'
+ARM_32 = ("armv7l", "armv8l", "aarch64")
+"""What the kernel may say under a 32-bit Arm system: it may be a 64-bit one."""
+LABELLED_GLIBC = 34
+"""The 32-bit wheels of tflite-runtime say glibc 2.34, though 2.27 suffices."""
+LOOP = 'for p in "$@"; do "$p" -I -c "$probe" </dev/null 2>/dev/null; done; exit 0\n'
+ASK_TIMEOUT_S = 200.0
 
 
 @dataclass(frozen=True)
@@ -38,11 +30,14 @@ class Platform:
     Attributes:
         python: Its path there.
         version: Its version, such as (3, 11, 2).
-        system: ``sys.platform``.
+        system: ``sys.platform``; ``android`` in Termux.
         bits: 64 or 32: of the userland, not of the kernel.
-        machine: Such as ``aarch64``.
+        machine: What the kernel says, such as ``aarch64``.
         libc: Such as ``glibc 2.36``; empty where it is another C library.
         venv: Whether it can make virtual environments.
+        numpy: The version of NumPy that it sees; empty where there is none.
+        engines: The versions of the engines that it sees.
+        imports: What goes wrong when these are imported, or nothing; empty where that was not tried.
     """
 
     python: str
@@ -52,6 +47,15 @@ class Platform:
     machine: str
     libc: str
     venv: bool
+    numpy: str = ""
+    engines: Mapping[str, str] = field(default_factory=dict)
+    imports: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Platform:
+        """Read what a Python told of itself; see `edgeferry_devices.knowing.python_facts`."""
+        known = {part.name: told[part.name] for part in fields(cls) if told.get(part.name) is not None}
+        return cls(**{**known, "version": tuple(told["version"])})
 
     @property
     def dotted(self) -> str:
@@ -59,61 +63,28 @@ class Platform:
         return ".".join(str(part) for part in self.version)
 
     @property
+    def arch(self) -> str:
+        """The architecture of the userland, as wheels name it."""
+        return "armv7l" if self.bits == 32 and self.machine in ARM_32 else self.machine
+
+    @property
     def glibc(self) -> int:
         """The minor version of glibc 2; 0 where it is another C library."""
         name, _, version = self.libc.partition(" ")
         major, _, minor = version.partition(".")
-        return int(minor.split(".")[0]) if name == "glibc" and major == "2" and minor else 0
+        known = name == "glibc" and major == "2" and minor.split(".")[0].isdigit()
+        return int(minor.split(".")[0]) if known else 0
 
-    def tags(self) -> list[str]:
+    def tags(self) -> tuple[str, ...]:
         """Return every platform tag that fits, newest first: pip does not expand them itself."""
-        return [
-            *(f"manylinux_2_{minor}_{self.machine}" for minor in range(self.glibc, OLDEST_GLIBC - 1, -1)),
-            f"manylinux2014_{self.machine}",
-            f"linux_{self.machine}",
-        ]
-
-
-def answers(said: bytes) -> Iterator[Any]:
-    """Yield our lines of JSON among whatever else a login shell prints."""
-    for line in said.decode(errors="replace").splitlines():
-        if line.startswith('{"edgeferry":'):
-            yield json.loads(line)["edgeferry"]
+        newest = max(self.glibc, LABELLED_GLIBC) if self.arch == "armv7l" else self.glibc
+        many = (f"manylinux_2_{minor}_{self.arch}" for minor in range(newest, OLDEST_GLIBC - 1, -1))
+        return (*many, f"manylinux2014_{self.arch}", f"linux_{self.arch}")
 
 
 def ask(device: Device, pythons: Iterable[str] = CANDIDATES) -> list[Platform]:
-    """Ask each Python that a device has what it is."""
-    done = device.exec(["sh", "-c", LOOP, ASK, *pythons])
-    return [Platform(**{**found, "version": tuple(found["version"])}) for found in answers(done.stdout)]
-
-
-def choose(device: str, found: Iterable[Platform]) -> Platform:
-    """Return the first Python that will do.
-
-    Raises:
-        DeviceRequirementError: If there is none; says what the nearest one lacks.
-    """
-    lacks = []
-    for platform in found:
-        lack = _lacks(platform)
-        if not lack:
-            return platform
-        lacks.append(lack)
-    if not lacks:
-        fix = "install Python 3.10 or newer there (Debian: sudo apt install python3), on the PATH of SSH commands"
-        raise DeviceRequirementError(device, "has no Python 3", fix)
-    raise DeviceRequirementError(device, *lacks[0])
-
-
-def _lacks(platform: Platform) -> tuple[str, str] | None:
-    """Return what a Python lacks, and the way out."""
-    if platform.version < OLDEST:
-        return f"has Python {platform.dotted}, and 3.10 is the oldest that works", "install a newer Python there"
-    if platform.bits != 64:
-        return "has a 32-bit userland, for which there are no engines", "install the 64-bit system there"
-    if platform.system != "linux" or not platform.glibc:
-        other = platform.system if platform.system != "linux" else "another C library than glibc"
-        return f"has {other}, for which there are no engines", "use a glibc distribution (on Android: under proot)"
-    if not platform.venv:
-        return "its Python lacks the module venv", "install it there (Debian: sudo apt install python3-venv)"
-    return None
+    """Ask each Python that a device has what it is; engines are not imported."""
+    script = f"probe={shlex.quote(probe())}\n{LOOP}"
+    done = device.exec(["sh", "-s", "--", *pythons], stdin=script.encode(), timeout=ASK_TIMEOUT_S)
+    found = parse_pythons(done.stdout.decode(errors="replace"))["pythons"]
+    return [Platform.of(python) for python in found]

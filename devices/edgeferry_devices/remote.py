@@ -10,23 +10,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeferry_devices import provision
 from edgeferry_devices.asking import Secrets
 from edgeferry_devices.client import AgentClient
 from edgeferry_devices.deadline import answer_within
 from edgeferry_devices.device import Completed, Say, silent
 from edgeferry_devices.faults import faults
+from edgeferry_devices.inside import check_serving, wrap
 from edgeferry_devices.inventory import Entry
+from edgeferry_devices.knowing.wheels_known import SERVE
+from edgeferry_devices.remote_agent import RemoteAgent
 from edgeferry_devices.route import resolve
 from edgeferry_devices.ssh import Deadlines, connect
-from edgeferry_devices.transfer import Sftp, Stream
+from edgeferry_devices.transfer import STATUS_WAIT_S, Sftp, Stream
+from edgeferry_runtime.errors import UnreachableError
 
 if TYPE_CHECKING:
     import paramiko
 
-
-LINE_WAIT_S = 0.2
-"""How long the loss of a line may take to be noticed after that of a channel."""
+    from edgeferry_devices.transport import Transport
 
 
 class RemoteDevice:
@@ -43,27 +44,38 @@ class RemoteDevice:
         self.entry = entry
         self.deadlines = deadlines or Deadlines()
         self.secrets = secrets or Secrets()
-        self._transport: paramiko.Transport | None = None
+        self._transport: Transport | None = None
         self._files: Sftp | Stream | None = None
+        self._interrupted = False
 
     @property
-    def transport(self) -> paramiko.Transport:
-        """The authenticated connection; see `connect` for what is raised."""
-        if self._transport is None:
+    def transport(self) -> Transport:
+        """The authenticated connection; see `ssh.connect` for what is raised."""
+        return self.connect()
+
+    def connect(self) -> Transport:
+        """Connect where that is not done yet, and return the connection."""
+        if self._transport is None and not self._interrupted:
             self._transport = connect(resolve(self.entry), self.deadlines, self.secrets)
+        if self._interrupted or self._transport is None:
+            raise UnreachableError(self.name, "was interrupted", "begin again")
         return self._transport
 
     def exec(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 60.0) -> Completed:
         """See `Device.exec`."""
         with faults(self.name, f"running {argv[0]!r}"):
-            channel = self.transport.open_session(timeout=self.deadlines.channel)
+            channel = self.transport.session()
             with channel:
                 channel.settimeout(timeout)
                 with answer_within(min(timeout, self.deadlines.channel), channel):
-                    channel.exec_command(shlex.join(argv))
+                    channel.exec_command(self.command_line(argv))
                 out, err = _converse(channel, stdin or b"", time.monotonic() + timeout)
-                status = channel.recv_exit_status() if channel.status_event.wait(5) else -1
+                status = channel.recv_exit_status() if channel.status_event.wait(STATUS_WAIT_S) else -1
         return Completed(tuple(argv), out, err, status)
+
+    def command_line(self, argv: Sequence[str]) -> str:
+        """Return what the device's shell is given to execute a command, inside a distribution where it has one."""
+        return shlex.join(wrap(self.entry.inside, argv))
 
     def put(self, local: Path, remote: str, offset: int = 0) -> int:
         """See `Device.put`."""
@@ -87,19 +99,23 @@ class RemoteDevice:
     def _open_files(self) -> Sftp | Stream:
         import paramiko
 
-        channel = self._session()
+        channel = self.open_session()
         try:
             with answer_within(self.deadlines.channel, channel):
                 channel.invoke_subsystem("sftp")
             return Sftp(self.name, paramiko.SFTPClient(channel))
-        except (paramiko.SSHException, EOFError):
+        except TimeoutError:
+            raise
+        except (paramiko.SSHException, EOFError, OSError):  # no, or a yes by a server that then finds no program for it
+            channel.status_event.wait(STATUS_WAIT_S)  # dropbear would close the next channel at the end of this one
             channel.close()
             if not self.transport.is_active():
                 raise
-            return Stream(self.name, self._session)
+            return Stream(self.name, self.open_session)
 
-    def _session(self) -> paramiko.Channel:
-        channel = self.transport.open_session(timeout=self.deadlines.channel)
+    def open_session(self) -> paramiko.Channel:
+        """Open a channel for one command."""
+        channel = self.transport.session()
         channel.settimeout(self.deadlines.idle)
         return channel
 
@@ -115,14 +131,11 @@ class RemoteDevice:
             self._files = None
 
     def open_agent(self, formats: Sequence[str] = (), say: Say = silent) -> AgentClient:
-        """See `Device.open_agent`."""
-        place = provision.ensure(self, self.entry.root, formats, say)
-        argv = [place.python, "-I", "-m", "edgeferry_runtime.agent", place.root]
-        with faults(self.name, "starting the agent"):
-            channel = self._session()
-            with answer_within(self.deadlines.channel, channel):
-                channel.exec_command(shlex.join(argv))
-        return AgentClient(self.name, ChannelPipe(channel))
+        """See `Device.open_agent`; the agent is started with the first question to it, the connection is made now."""
+        if SERVE in formats:
+            check_serving(self.name, self.entry.inside)
+        self.connect()
+        return AgentClient(self.name, RemoteAgent(self, self.entry.root, formats, say))
 
     def close(self) -> None:
         """See `Device.close`."""
@@ -130,43 +143,11 @@ class RemoteDevice:
             self._transport.close()
         self._transport = self._files = None
 
-
-class ChannelPipe:
-    """An agent at the other end of an SSH channel.
-
-    Args:
-        channel: The channel, its command started.
-    """
-
-    def __init__(self, channel: paramiko.Channel) -> None:
-        self._channel = channel
-        self.sendall, self.recv, self.settimeout = channel.sendall, channel.recv, channel.settimeout
-
-    def close(self) -> None:
-        """End the agent, giving it a moment to clean up."""
-        import paramiko
-
-        with contextlib.suppress(paramiko.SSHException, OSError, EOFError):
-            if not self._channel.closed and self._channel.get_transport().is_active():
-                self._channel.shutdown_write()
-                self._channel.status_event.wait(5)
-            self._channel.close()
-
-    def post_mortem(self) -> tuple[int, str]:
-        """See `Pipe.post_mortem`."""
-        known = self._channel.status_event.wait(5)
-        said = b""
-        while self._channel.recv_stderr_ready():
-            said += self._channel.recv_stderr(1 << 16)
-        if not known or self._channel.recv_exit_status() == -1:  # nothing, or the name of a signal, came
-            self._check_line()
-            return -1, said.decode(errors="replace") or "it was killed"
-        return self._channel.recv_exit_status(), said.decode(errors="replace")
-
-    def _check_line(self) -> None:
-        time.sleep(LINE_WAIT_S)
-        if not self._channel.get_transport().is_active():
-            raise EOFError
+    def interrupt(self) -> None:
+        """See `Device.interrupt`."""
+        self._interrupted = True
+        if (transport := self._transport) is not None:
+            transport.close()
 
 
 def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> tuple[bytes, bytes]:

@@ -50,7 +50,7 @@ def resolve(entry: Entry) -> Route:
     Raises:
         UsageError: If the configuration is damaged, or asks for what is not supported.
     """
-    return _complete(entry, "", ())
+    return _complete(entry, entry.jump, ())
 
 
 def _complete(entry: Entry, jump: str, seen: tuple[tuple[str, int], ...]) -> Route:

@@ -6,6 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from edgeferry_devices.device import Device, Say, open_device, silent
 from edgeferry_devices.pushing import PROOF_TIMEOUT_S, push_with
@@ -49,7 +50,7 @@ def run_on_device(
             Probe(feeds, {}).save(local)
             staged = agent.take("stage")["folder"]
             there.put(local, f"{staged}/feeds.npz")
-            asked = {"name": bundle.manifest.name, "id": bundle.id, "raw": raw, "signature": signature}
+            asked: dict[str, Any] = {"name": bundle.manifest.name, "id": bundle.id, "raw": raw, "signature": signature}
             done = agent.ask("run", timeout=PROOF_TIMEOUT_S, **asked)
             there.get(done["outputs"], local)
             return dict(Probe.load(local).outputs)

@@ -38,7 +38,7 @@ class Session:
         path = _folder() / uuid.uuid4().hex
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         file = path.open("w", encoding="utf-8")
-        _is_free(file)
+        take_lock(file)
         return cls(path, file)
 
     def who(self) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def is_dead(holder: Mapping[str, Any]) -> bool:
         return False
     path = _folder() / session
     with contextlib.suppress(OSError), path.open("r+", encoding="utf-8") as file:
-        if _is_free(file):
+        if take_lock(file):
             path.unlink(missing_ok=True)
             return True
     return False
@@ -74,8 +74,8 @@ def _folder() -> Path:
     return state_dir() / "sessions"
 
 
-def _is_free(file: IO[str]) -> bool:
-    """Lock a session's file, unless its process holds it."""
+def take_lock(file: IO[str]) -> bool:
+    """Lock an open file until it is closed, or this process ends, and tell whether no other one holds it."""
     try:
         import fcntl
     except ImportError:  # a host without it cannot tell its dead

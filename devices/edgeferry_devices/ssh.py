@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import random
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +19,14 @@ from edgeferry_devices.conduits import Conduit
 from edgeferry_devices.faults import faults
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.route import Route
-from edgeferry_runtime.errors import DeviceTimeoutError, UnreachableError
+from edgeferry_devices.tcp import PromptSocket, open_socket
+from edgeferry_runtime.errors import AuthenticationError, DeviceTimeoutError, UnreachableError
 from edgeferry_runtime.undo import undo_on_error
 
 if TYPE_CHECKING:
     import paramiko
+
+    from edgeferry_devices.transport import Transport
 
 FAST_CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
@@ -51,13 +53,16 @@ class Deadlines:
     attempts: int = 6
 
 
-def connect(route: Route, deadlines: Deadlines | None = None, secrets: Secrets | None = None) -> paramiko.Transport:
+def connect(
+    route: Route, deadlines: Deadlines | None = None, secrets: Secrets | None = None, ahead: bool = True
+) -> Transport:
     """Connect, check the host key, and authenticate; at each jump host on the way first.
 
     Args:
         route: The way.
         deadlines: How long to wait.
         secrets: Where passphrases and passwords come from; without it nobody is asked.
+        ahead: Whether to ask for a session along with the first key: a round trip less, since one is needed next.
 
     Returns:
         The connection; closing it ends what leads to it.
@@ -73,9 +78,23 @@ def connect(route: Route, deadlines: Deadlines | None = None, secrets: Secrets |
     transport = _handshake(route, limits, asked, [key.kind for key in trust if not key.revoked])
     with undo_on_error(transport.close):
         hostkeys.check(route.device, _shown(transport), trust)
+        transport.opens_ahead = ahead
+        if _entered(transport, route, asked):
+            return transport
+    transport.close()
+    return connect(route, limits, asked, ahead=False)
+
+
+def _entered(transport: Transport, route: Route, secrets: Secrets) -> bool:
+    """Authenticate; False where a server hung up that took it amiss to be asked for more than it had allowed yet."""
+    try:
         with faults(route.device, "authenticating"):
-            authenticate(transport, route, asked)
-    return transport
+            authenticate(transport, route, secrets)
+    except (AuthenticationError, UnreachableError):
+        if transport.is_active() or not transport.went_ahead:
+            raise
+        return False
+    return True
 
 
 def fetch_host_key(
@@ -94,7 +113,7 @@ def _shown(transport: paramiko.Transport) -> HostKey:
     return HostKey(key.get_name(), key.asbytes())
 
 
-def _handshake(route: Route, limits: Deadlines, secrets: Secrets, kinds: Sequence[str]) -> paramiko.Transport:
+def _handshake(route: Route, limits: Deadlines, secrets: Secrets, kinds: Sequence[str]) -> Transport:
     """Open a transport; a server that is busy with others (MaxStartups) closes at once and is asked again."""
     import paramiko
 
@@ -117,12 +136,12 @@ def _handshake(route: Route, limits: Deadlines, secrets: Secrets, kinds: Sequenc
     raise AssertionError("unreachable")
 
 
-def _line(route: Route, limits: Deadlines, secrets: Secrets) -> socket.socket | Conduit:
+def _line(route: Route, limits: Deadlines, secrets: Secrets) -> PromptSocket | Conduit:
     if route.command:
         return conduits.by_command(route, limits.idle)
     if route.via:
-        return conduits.through(route, connect(route.via, limits, secrets), limits.connect, limits.idle)
-    return _socket(route, limits)
+        return conduits.through(route, connect(route.via, limits, secrets, ahead=False), limits.connect, limits.idle)
+    return open_socket(route, limits.connect, limits.idle)
 
 
 def _slow(route: Route) -> DeviceTimeoutError:
@@ -136,34 +155,10 @@ def _no_server(route: Route, error: Exception) -> UnreachableError:
     return UnreachableError(route.device, reason, "check the port, and whether the server takes more connections")
 
 
-def _socket(route: Route, limits: Deadlines) -> socket.socket:
-    place = f"{route.host} port {route.port}"
-    try:
-        sock = socket.create_connection((route.host, route.port), timeout=limits.connect)
-    except socket.gaierror as error:
-        raise UnreachableError(
-            route.device, f"no host is named {route.host!r}", "check the name or use the address"
-        ) from error
-    except TimeoutError as error:
-        fix = "check that it is switched on and in this network"
-        raise DeviceTimeoutError(route.device, f"{place} did not answer within {limits.connect:g} s", fix) from error
-    except ConnectionRefusedError as error:
-        fix = "check the port, and that SSH is enabled there"
-        raise UnreachableError(route.device, f"{place} refuses the connection", fix) from error
-    except OSError as error:
-        reason = f"{place} cannot be reached ({error.strerror or error})"
-        raise UnreachableError(route.device, reason, "check the address and the network") from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.idle * 1000))
-    return sock
+def _start(sock: PromptSocket | Conduit, limits: Deadlines, kinds: Sequence[str]) -> Transport:
+    from edgeferry_devices.transport import Transport
 
-
-def _start(sock: socket.socket | Conduit, limits: Deadlines, kinds: Sequence[str]) -> paramiko.Transport:
-    import paramiko
-
-    transport = paramiko.Transport(sock)
+    transport = Transport(sock)
     transport.banner_timeout = transport.handshake_timeout = 2 * limits.banner
     transport.auth_timeout = limits.auth
     transport.channel_timeout = limits.channel

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ WRITE = 'cat >"$1" && wc -c <"$1"'
 APPEND = 'cat >>"$1" && wc -c <"$1"'
 READ = 'cat <"$1"'
 STATUS_WAIT_S = 5.0
+LINE_WAIT_S = 0.2
+"""How long the loss of a line may take to be noticed after that of a channel."""
 
 
 class Sftp:
@@ -50,7 +53,7 @@ class Sftp:
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)
                 file.close()
-        _check(self.device, local, self.client.stat(remote).st_size)
+        check_size(self.device, local, self.client.stat(remote).st_size)
 
     def get(self, remote: str, local: Path) -> None:
         """Fetch a file."""
@@ -75,21 +78,23 @@ class Stream:
 
     def put(self, local: Path, remote: str, offset: int) -> None:
         """Send a file from `offset` on."""
+        import paramiko
+
         with local.open("rb") as source, self.session() as channel:
             source.seek(offset)
-            _execute(channel, ["sh", "-c", APPEND if offset else WRITE, "sh", remote])
             try:
+                _execute(channel, ["sh", "-c", APPEND if offset else WRITE, "sh", remote])
                 while chunk := source.read(CHUNK_BYTES):
                     channel.sendall(chunk)
                 channel.shutdown_write()
             except TimeoutError:
                 raise
-            except OSError:
+            except (paramiko.SSHException, OSError):  # the command may have ended before it was answered
                 self._ended(channel, local.name)
                 raise
             told = b"".join(iter(lambda: channel.recv(1 << 16), b""))
             self._ended(channel, local.name)
-        _check(self.device, local, int(told))
+        check_size(self.device, local, int(told))
 
     def get(self, remote: str, local: Path) -> None:
         """Fetch a file."""
@@ -102,10 +107,11 @@ class Stream:
 
     def _ended(self, channel: paramiko.Channel, name: str) -> None:
         """Raise what the command has to say where it failed; where the line was lost nothing is known."""
-        if not channel.status_event.wait(STATUS_WAIT_S) or channel.recv_exit_status() == -1:
-            raise EOFError
-        if channel.recv_exit_status() == 0:
+        status = channel.recv_exit_status() if channel.status_event.wait(STATUS_WAIT_S) else -1
+        if status == 0:
             return
+        if status == -1 and not self._line_holds(channel):
+            raise EOFError
         said = b""
         with contextlib.suppress(TimeoutError):
             said = channel.recv_stderr(1 << 12)
@@ -114,11 +120,20 @@ class Stream:
             self.device, f"{name} could not be copied ({why})", "check the free space and the folder's owner there"
         )
 
+    def _line_holds(self, channel: paramiko.Channel) -> bool:
+        time.sleep(LINE_WAIT_S)
+        return bool(channel.get_transport().is_active())
+
     def close(self) -> None:
         """End it; there is nothing open between two files."""
 
 
-def _check(device: str, local: Path, size: int | None) -> None:
+def check_size(device: str, local: Path, size: int | None) -> None:
+    """Make sure that all of a file has arrived.
+
+    Raises:
+        DeviceRequirementError: If it has not.
+    """
     if size != local.stat().st_size:
         raise DeviceRequirementError(
             device, f"{local.name} arrived shorter than it is", "check the free space there with df"

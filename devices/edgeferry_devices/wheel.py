@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import uuid
 import zipfile
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -43,7 +44,7 @@ def _sources() -> Iterator[tuple[str, bytes]]:
 
     folder = Path(str(edgeferry_runtime.__file__)).parent
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and (path.suffix == ".py" or path.name == "py.typed"):
+        if path.is_file() and "__pycache__" not in path.parts:
             yield f"{PACKAGE}/{path.relative_to(folder).as_posix()}", path.read_bytes()
 
 
@@ -60,12 +61,13 @@ def build_runtime_wheel(folder: Path) -> Path:
         f"{info}/entry_points.txt": ENTRY_POINTS.encode(),
     }
     path = folder / f"edgeferry-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    part = folder / f".{path.name}.{uuid.uuid4().hex}"  # another device may be reading the one that is there
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
         for name, content in {**files, f"{info}/RECORD": _record(files, f"{info}/RECORD")}.items():
             entry = zipfile.ZipInfo(name, EPOCH)
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content)
-    return path
+    return part.replace(path)
 
 
 def _record(files: Mapping[str, bytes], own: str) -> bytes:

@@ -1,28 +1,33 @@
-"""Wheels for a device's Python, downloaded on the host by pip and kept in a cache: the device needs no network."""
+"""Wheels for a device's Python, kept in a cache on the host and checked at each use: the device needs no network.
+
+Below ``$XDG_CACHE_HOME/edgeferry/wheels``::
+
+    <platform>/*.whl             such as cp311-glibc2.36-aarch64
+    <platform>/<hash>.lock.json  which of them belong together, and what the index promised
+    runtime/                     our own
+
+A folder may be copied to another machine, which then needs no network.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-import os
-import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgeferry_devices import hostpip, lockfile
+from edgeferry_devices.alone import alone
+from edgeferry_devices.device import Say, silent
+from edgeferry_devices.installation import Installation
+from edgeferry_devices.lockfile import Lock, Pin
 from edgeferry_devices.places import cache_dir
-from edgeferry_devices.platforms import LITERT_GLIBC, Platform
 from edgeferry_devices.wheel import build_runtime_wheel
 from edgeferry_runtime.artifact_files import sha256_file
-from edgeferry_runtime.errors import DeviceRequirementError, MissingExtraError
-
-BASE = ("numpy>=1.24", "click>=8.1", "pip>=24")
-TIMEOUT_S = 600
+from edgeferry_runtime.errors import DeviceRequirementError
 
 
 @dataclass(frozen=True)
@@ -44,87 +49,93 @@ class Wheel:
         return {"name": self.path.name, "size": self.path.stat().st_size, "unpacked": unpacked}
 
 
-def requirements(platform: Platform, formats: Sequence[str]) -> list[str]:
-    """Return what a device needs to run artifacts of these formats, as pip's requirements."""
-    litert = "ai-edge-litert>=2.1" if platform.glibc >= LITERT_GLIBC else "ai-edge-litert>=2.1,<2.1.6"
-    engines = {"tflite": litert, "onnx": "onnxruntime>=1.20"}
-    return [*BASE, *(engines[name] for name in sorted(set(formats)))]
+def folder_of(planned: Installation) -> Path:
+    """Return where the wheels for a Python lie."""
+    return cache_dir() / "wheels" / planned.key
 
 
-def collect(device: str, platform: Platform, formats: Sequence[str]) -> list[Wheel]:
-    """Return the wheels for a platform, from the cache or by pip, and the runtime's own.
+def collect(
+    device: str, planned: Installation, formats: Sequence[str], offline: bool = False, say: Say = silent
+) -> list[Wheel]:
+    """Return the wheels for a Python, from the cache or by pip, and the runtime's own.
+
+    Of several devices at once the first fetches, and the others find what it has brought.
+
+    Args:
+        device: The device's name.
+        planned: For which Python.
+        formats: Of the artifacts that will run, such as ``tflite``.
+        offline: Whether to use the cache alone.
+        say: Takes the progress.
 
     Raises:
-        DeviceRequirementError: If there is no wheel for it, or pip cannot reach its index.
+        DeviceRequirementError: If there is no wheel for it, pip cannot reach its index, or a wheel is not what the
+            index promised; offline, if the cache lacks something: says what, and how to fetch it.
         MissingExtraError: If pip is not installed on the host.
     """
-    wanted = requirements(platform, formats)
-    folder = cache_dir() / "wheels" / _key(platform, wanted)
-    if not folder.is_dir():
-        _download(device, platform, wanted, folder)
-    own = cache_dir() / "wheels" / "runtime"
-    own.mkdir(parents=True, exist_ok=True)
-    paths = [*sorted(folder.glob("*.whl")), build_runtime_wheel(own)]
-    return [Wheel(path, sha256_file(path)) for path in paths]
+    with alone(cache_dir() / "wheels" / ".lock"):
+        return [*_engines(device, planned, planned.requirements(formats), offline, say), _own()]
 
 
-def _key(platform: Platform, wanted: Sequence[str]) -> str:
+def _engines(device: str, planned: Installation, wanted: Sequence[str], offline: bool, say: Say) -> list[Wheel]:
+    folder = folder_of(planned)
+    lock = _lock(device, planned, wanted, offline)
+    pins = lock.closure(wanted)
+    states = {pin: pin.state(folder) for pin in pins}
+    unfit = [pin for pin, state in states.items() if state != "whole"]
+    for pin in (pin for pin in unfit if states[pin] == "changed"):
+        say(f"{device}: {pin.file} in the cache is not what the index promised, and is not used")
+    if unfit and offline:
+        raise _lacking(device, planned, [f"{pin.name}=={pin.version}" for pin in unfit])
+    if unfit:
+        _fetch(device, planned, unfit, folder)
+    return [Wheel(folder / pin.file, pin.sha256) for pin in pins]
+
+
+def _own() -> Wheel:
+    folder = cache_dir() / "wheels" / "runtime"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = build_runtime_wheel(folder)
+    return Wheel(path, sha256_file(path))
+
+
+def _lock(device: str, planned: Installation, wanted: Sequence[str], offline: bool) -> Lock:
+    """Return what the requirements were resolved to, or resolve them."""
+    folder = folder_of(planned)
+    if found := lockfile.find(folder, wanted):
+        return found
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = _from_folder(device, planned, wanted) if offline else hostpip.resolve(device, planned, wanted)
     digest = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:12]
-    major, minor, _ = platform.version
-    return f"cp{major}{minor}-glibc2.{platform.glibc}-{platform.machine}-{digest}"
+    lock.write(folder / f"{digest}{lockfile.ENDING}")
+    return lock
 
 
-def _download(device: str, platform: Platform, wanted: Sequence[str], folder: Path) -> None:
-    """Fill a folder of the cache, which is there whole or not at all."""
-    if importlib.util.find_spec("pip") is None:
-        raise MissingExtraError("downloading wheels for devices", "devices", "pip")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    parts = Path(tempfile.mkdtemp(prefix=".download.", dir=folder.parent))
+def _from_folder(device: str, planned: Installation, wanted: Sequence[str]) -> Lock:
+    """Choose among wheels that were brought by hand."""
+    folder = folder_of(planned)
     try:
-        done = subprocess.run(
-            _pip(platform, wanted, parts),
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            env=_environment(),
-            check=False,
-        )
-        if done.returncode:
-            raise DeviceRequirementError(device, *_explain(platform, done.stderr))
-        if not folder.is_dir():
-            parts.rename(folder)
-    except subprocess.TimeoutExpired as error:
-        reason = f"the download of its wheels took longer than {TIMEOUT_S} s"
-        raise DeviceRequirementError(device, reason, "check this machine's access to the package index") from error
+        return hostpip.resolve(device, planned, wanted, folder)
+    except DeviceRequirementError as error:
+        raise _lacking(device, planned, wanted) from error
+
+
+def _lacking(device: str, planned: Installation, what: Sequence[str]) -> DeviceRequirementError:
+    folder = folder_of(planned)
+    line = hostpip.by_hand(planned, what, folder)
+    reason = f"{folder} lacks {', '.join(what)}, and nothing is fetched offline"
+    return DeviceRequirementError(device, reason, f"on a machine with a network: {line} - and copy the folder here")
+
+
+def _fetch(device: str, planned: Installation, pins: Sequence[Pin], folder: Path) -> None:
+    """Bring wheels into the cache, each whole or not at all."""
+    parts = Path(tempfile.mkdtemp(prefix=".download.", dir=folder))
+    try:
+        hostpip.fetch(device, planned, pins, parts)
+        for pin in pins:
+            if pin.state(parts) != "whole":
+                reason = f"{pin.file} is not what the index promised: its SHA-256 differs"
+                raise DeviceRequirementError(device, reason, hostpip.DIFFERS)
+            (parts / pin.file).replace(folder / pin.file)
     finally:
         shutil.rmtree(parts, ignore_errors=True)
-
-
-def _pip(platform: Platform, wanted: Sequence[str], folder: Path) -> list[str]:
-    version = ".".join(str(part) for part in platform.version[:2])
-    tags = [word for tag in platform.tags() for word in ("--platform", tag)]
-    target = ["--only-binary=:all:", "--implementation", "cp", "--python-version", version, *tags]
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input"]
-    return [sys.executable, "-m", "pip", "download", *quiet, *target, "--dest", str(folder), *wanted]
-
-
-def _environment() -> Mapping[str, str]:
-    return {**os.environ, "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def _explain(platform: Platform, stderr: str) -> tuple[str, str]:
-    """Turn pip's complaint into a reason and a way out."""
-    errors = [line for line in redact(stderr).splitlines() if line.startswith("ERROR:")]
-    last = (errors or redact(stderr).splitlines() or ["it printed nothing"])[-1].removeprefix("ERROR: ")[:300]
-    if "No matching distribution" in last:
-        what = f"Python {platform.dotted} on {platform.machine} with {platform.libc}"
-        return (
-            f"no wheel fits {what}: {last}",
-            "check this machine's access to the package index, or use another Python there",
-        )
-    return f"its wheels could not be downloaded: {last}", "check this machine's access to the package index"
-
-
-def redact(text: str) -> str:
-    """Remove every URL: one of an index may hold a password or a token."""
-    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\",)]+", "(URL)", text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from collections.abc import Mapping
 from math import prod
@@ -13,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 
 from edgeferry_runtime.tensors import Array
+from edgeferry_runtime.whole import whole_file
 
 UNPACKED = 1 << 30
 """Bytes that the arrays of an archive may take; more only if the archive itself is as large. Else it is a bomb."""
@@ -121,14 +120,7 @@ def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     Raises:
         ValueError: If an array holds Python objects.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent)
-    part = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
-            for key, values in arrays.items():
-                with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
-                    np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)
-        part.chmod(0o644)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole_file(path) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for key, values in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(values), allow_pickle=False)

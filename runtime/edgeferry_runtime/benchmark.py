@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from edgeferry_runtime.measurement.compare import Comparison, compare, compare_profiles
+from edgeferry_runtime.measurement.compare import (
+    Comparison,
+    Side,
+    compare,
+    compare_profiles,
+    has_samples,
+    pool,
+    pool_warnings,
+)
 from edgeferry_runtime.measurement.fresh import bench_fresh
 from edgeferry_runtime.measurement.local import bench
 from edgeferry_runtime.measurement.marks import Mark, conditions, steadiness
@@ -17,16 +25,20 @@ __all__ = [
     "Comparison",
     "Mark",
     "OperatorTimes",
+    "Side",
     "Sweep",
     "bench",
     "bench_fresh",
     "compare",
     "compare_profiles",
     "conditions",
+    "has_samples",
     "measure",
     "median_interval",
     "operators",
     "operators_fresh",
+    "pool",
+    "pool_warnings",
     "steadiness",
     "summarize",
     "sweep",

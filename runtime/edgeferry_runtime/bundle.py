@@ -12,18 +12,13 @@ Its files::
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from edgeferry_runtime.artifact_files import companions, sha256_file
 from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError, UnknownNameError
@@ -31,7 +26,7 @@ from edgeferry_runtime.numerics import Tolerance
 from edgeferry_runtime.preprocess import Preprocess
 from edgeferry_runtime.scratch import LOCK, scratch
 from edgeferry_runtime.tensors import Array, TensorSpec
-from edgeferry_runtime.undo import undo_on_error
+from edgeferry_runtime.whole import swap_folder
 
 if TYPE_CHECKING:
     from edgeferry_runtime.model import Model
@@ -68,6 +63,8 @@ class Probe:
 
     def save(self, path: Path) -> None:
         """Write an uncompressed ``.npz`` whose keys are ``input/NAME`` and ``output/NAME``."""
+        import numpy as np
+
         arrays = {f"input/{k}": v for k, v in self.inputs.items()} | {f"output/{k}": v for k, v in self.outputs.items()}
         np.savez(path, **arrays)  # type: ignore[arg-type]
 
@@ -408,22 +405,5 @@ def write_bundle(path: Path, manifest: Manifest, fill: Callable[[Path], None]) -
         data = replace(manifest, files=files).to_dict()
         (parts / MANIFEST).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (parts / LOCK).unlink()
-        _swap(parts, path)
+        swap_folder(parts, path)
     return Bundle.open(path)
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Put the folder `new` at `path`; what was there is kept until the new one stands."""
-    if not path.exists():
-        new.rename(path)
-        return
-    aside = path.with_name(f".{path.name}.old-{new.name}")
-    path.rename(aside)
-    with undo_on_error(partial(_put_back, aside, path)):
-        new.rename(path)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _put_back(aside: Path, path: Path) -> None:
-    with contextlib.suppress(OSError):
-        aside.rename(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import importlib
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ class Entry:
 COMMANDS = {
     "convert": Entry("edgeferry_converter.commands.convert", "convert", "Make a verified bundle from a trained model."),
     "inspect": Entry("edgeferry_converter.commands.inspect", "inspect", "Show what a model file tells about itself."),
+    "compress": Entry(
+        "edgeferry_converter.commands.compress", "compress", "Prune, distill and quantize a model by training."
+    ),
     "verify": Entry("edgeferry_converter.commands.verify", "verify", "Compare any two of source, artifact and bundle."),
     "explain": Entry("edgeferry_converter.commands.explain", "explain", "Tell which layers lost what, and why."),
     "run": Entry("edgeferry_runtime.commands.run", "run", "Run a bundle or artifact on an input."),
@@ -36,14 +41,18 @@ COMMANDS = {
     "compare": Entry("edgeferry_runtime.commands.compare", "compare", "Say which of two is faster, and how surely."),
     "lint": Entry("edgeferry_runtime.commands.lint", "lint", "Say what a delegate would leave to the CPU."),
     "engines": Entry("edgeferry_runtime.commands.engines", "engines", "List what this machine can execute with."),
+    "serve": Entry("edgeferry_runtime.commands.serve", "serve", "Serve bundles to standard clients."),
     "device": Entry("edgeferry_devices.commands.device", "device", "Add, list, trust, inspect and remove devices."),
     "doctor": Entry("edgeferry_devices.commands.doctor", "doctor", "Say what will not work on a device, and why."),
     "push": Entry("edgeferry_devices.commands.push", "push", "Carry a bundle to a device and prove it there."),
     "deploy": Entry("edgeferry_devices.commands.deploy", "deploy", "Push a bundle to one or more devices."),
+    "service": Entry("edgeferry_devices.commands.service", "service", "Have devices serve what is on them."),
     "releases": Entry("edgeferry_devices.commands.releases", "releases", "List what a device keeps."),
     "rollback": Entry("edgeferry_devices.commands.releases", "rollback", "Go back to the release before."),
     "gc": Entry("edgeferry_devices.commands.releases", "gc", "Remove from a device what nobody needs."),
-    "profile": Entry("edgeferry_devices.commands.profile", "profile", "Measure a bundle on one or more devices."),
+    "fleet": Entry("edgeferry_devices.commands.fleet", "fleet", "List runs on several devices, and resume one."),
+    "profile": Entry("edgeferry_devices.commands.profile", "profile", "Measure bundles on one or more devices."),
+    "report": Entry("edgeferry_devices.commands.report", "report", "Make a page of what was measured."),
 }
 """Every command. Written once; a command's module is imported only when the command is used."""
 
@@ -157,6 +166,12 @@ def _defect() -> int:
     return 70
 
 
+def _hush() -> None:
+    """Keep what an interrupted framework says of its own end from standing below our last line."""
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run ``ferry`` and exit with its code: the boundary between errors and the shell."""
     from edgeferry_runtime.errors import EdgeferryError
@@ -169,6 +184,7 @@ def main(args: list[str] | None = None) -> None:
         code = _usage(error, sys.argv[1:] if args is None else args)
     except (click.Abort, KeyboardInterrupt):
         click.echo("ferry: interrupted", err=True)
+        atexit.register(_hush)
         code = 130
     except BrokenPipeError:
         sys.stderr.close()

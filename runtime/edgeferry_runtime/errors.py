@@ -16,9 +16,11 @@ way out. The command line prints them as one line and exits with the error's `ex
     ├── DataError (ValueError)               calibration, probe or input data: name, shape, dtype or range
     ├── BundleError (ValueError)             a bundle folder that is not what its manifest says
     ├── ConversionError (RuntimeError)       a framework's converter refused
+    ├── TrainingError (ArithmeticError)      a loss that is not finite, or a target that cannot be reached
     ├── EngineError (RuntimeError)           the engine refused to load or run
     │   ├── EngineCrashError                 the engine's process died
     │   └── PartialDelegationError           a delegate cannot take every node, and runs with no other
+    ├── NotTriedError                        a device left alone, since one before it failed
     ├── GateError                        3   a condition did not hold
     │   ├── VerificationError            3   outputs differ by more than the tolerance
     │   └── DelegationError              3   a delegate did not take every node
@@ -86,7 +88,8 @@ class UnknownNameError(UsageError):
         nearest = difflib.get_close_matches(name, self.valid, n=1, cutoff=0.5)
         meant = f"did you mean {nearest[0]!r}? " if nearest else ""
         also = f"; {otherwise}" if otherwise else ""
-        super().__init__(subject, f"unknown name {name!r}", f"{meant}valid are {', '.join(self.valid)}{also}")
+        known = f"valid are {', '.join(self.valid)}" if self.valid else "there is none yet"
+        super().__init__(subject, f"unknown name {name!r}", f"{meant}{known}{also}")
 
     def __reduce__(self) -> tuple[type[EdgeferryError], tuple[str, str, tuple[str, ...], str]]:  # type: ignore[override]
         return type(self), (self.subject, self.name, self.valid, self.otherwise)
@@ -146,6 +149,10 @@ class ConversionError(EdgeferryError, RuntimeError):
     """A framework's converter refused the model."""
 
 
+class TrainingError(EdgeferryError, ArithmeticError):
+    """Training went wrong: the loss is not finite, or a target cannot be reached."""
+
+
 class EngineError(EdgeferryError, RuntimeError):
     """An engine refused to load or to run an artifact."""
 
@@ -156,6 +163,10 @@ class EngineCrashError(EngineError):
 
 class PartialDelegationError(EngineError):
     """A delegate cannot take every node, and cannot share them with the CPU."""
+
+
+class NotTriedError(EdgeferryError):
+    """Nothing was begun on a device, since one that came before it failed."""
 
 
 class GateError(EdgeferryError):

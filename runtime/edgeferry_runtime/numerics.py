@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from edgeferry_runtime.tensors import Array
 
 NO_SIGNAL_DB = -300.0
@@ -101,7 +99,6 @@ def is_distribution(output: Array) -> bool:
     return output.ndim >= 2 and output.shape[-1] >= 2 and output.size == len(output) * output.shape[-1]
 
 
-@np.errstate(invalid="ignore", over="ignore")
 def compare_output(name: str, reference: Array, actual: Array) -> OutputError:
     """Compare one output with its reference.
 
@@ -114,6 +111,15 @@ def compare_output(name: str, reference: Array, actual: Array) -> OutputError:
         The distances, computed in float64. A non-finite value in `actual` that `reference` does not have makes
         them NaN, which no tolerance accepts.
     """
+    import numpy as np
+
+    with np.errstate(invalid="ignore", over="ignore"):
+        return _distances(name, reference, actual)
+
+
+def _distances(name: str, reference: Array, actual: Array) -> OutputError:
+    import numpy as np
+
     ref, act = reference.astype(np.float64), actual.astype(np.float64)
     same = (ref == act) | (np.isnan(ref) & np.isnan(act))
     diff = np.where(same, 0.0, act - ref)
@@ -142,6 +148,8 @@ def _decibels(signal: float, noise: float) -> float:
 
 def _top1_agreement(reference: Array, actual: Array) -> float:
     """Share of samples that agree; a tie in `actual` counts when the reference's winner is among the winners."""
+    import numpy as np
+
     ref = reference.reshape(len(reference), -1)
     act = actual.reshape(len(actual), -1)
     winner = np.argmax(ref, axis=1)

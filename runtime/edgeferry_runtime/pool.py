@@ -103,6 +103,10 @@ class ModelPool:
         """
         return _ahead(lambda sample: self(sample, raw=raw), samples, self.size)
 
+    def classifier(self) -> Classifier:
+        """Tell how its models go from a picture to classes; see `Model.classifier`."""
+        return self._models[0].classifier()
+
     def classify(
         self, image: str | os.PathLike[str] | bytes | Array, top: int = 5, *, classifier: Classifier | None = None
     ) -> list[Prediction]:

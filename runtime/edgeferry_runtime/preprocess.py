@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeferry_runtime.errors import DataError, MissingExtraError, MissingFileError, UnknownNameError, UsageError
 from edgeferry_runtime.tensors import Array
 
@@ -94,6 +92,8 @@ class Preprocess:
         Returns:
             float32 of [1, height, width, channels] or [1, channels, height, width].
         """
+        import numpy as np
+
         mean, std = np.array(self.mean, dtype=np.float32), np.array(self.std, dtype=np.float32)
         values = pixels.astype(np.float32)
         values *= np.float32(self.scale)
@@ -120,6 +120,8 @@ def read_image(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
         MissingExtraError: If Pillow is needed and not installed. Pixels that already fit do not need it.
         DataError: If it is no picture, or a bomb of more pixels than Pillow's limit.
     """
+    import numpy as np
+
     pixels = image if isinstance(image, np.ndarray) and _fits(image, preprocess) else _fitted(image, preprocess)
     return preprocess.apply(pixels[:, :, ::-1] if preprocess.color == "bgr" else pixels)
 
@@ -127,11 +129,13 @@ def read_image(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
 def _fits(pixels: Array, preprocess: Preprocess) -> bool:
     channels = 1 if preprocess.color == "gray" else 3
     wanted = preprocess.resize or pixels.shape[:2]
-    return pixels.dtype == np.uint8 and pixels.shape == (*wanted, channels) and pixels.size > 0
+    return pixels.dtype == "uint8" and pixels.shape == (*wanted, channels) and pixels.size > 0
 
 
 def _fitted(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
     """Return uint8 pixels of the wanted size, with one channel or red, green and blue."""
+    import numpy as np
+
     subject = image if isinstance(image, Path) else "the picture"
     try:
         from PIL import Image
@@ -153,7 +157,7 @@ def _fitted(image: Path | bytes | Array, preprocess: Preprocess) -> Array:
 def _drawable(pixels: Array) -> Array:
     """Check that an array is a picture, and drop an axis that Pillow does not have."""
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or not pixels.size:
+    if pixels.dtype != "uint8" or pixels.ndim not in (2, 3) or channels not in (1, 3, 4) or not pixels.size:
         given = f"{pixels.dtype}[{'x'.join(map(str, pixels.shape))}]"
         fix = "give uint8 of [height, width, channels], or call the model itself with its own input"
         raise DataError("the picture", f"is an array {given}, which holds no pixels", fix)
@@ -162,7 +166,7 @@ def _drawable(pixels: Array) -> Array:
 
 def _decoded(image: Path | bytes, subject: object, mode: str, most: int) -> Any:
     """Return the picture that a file holds, of so many pixels at most."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(image, Path) and not image.is_file():
         raise MissingFileError(image, "no such picture", "check the path")
@@ -171,8 +175,9 @@ def _decoded(image: Path | bytes, subject: object, mode: str, most: int) -> Any:
             if opened.width * opened.height > most:
                 raise DataError(subject, f"is {opened.width}x{opened.height} pixels", "give a smaller picture")
             return opened.convert(mode)
-    except (*DAMAGE, Image.DecompressionBombError) as error:
+    except (*DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         if isinstance(error, DataError):
             raise
-        reason = f"cannot be read as a picture ({error})"
+        why = "of no known kind" if isinstance(error, UnidentifiedImageError) else error
+        reason = f"cannot be read as a picture ({why})"
         raise DataError(subject, reason, f"give one of {', '.join(IMAGE_SUFFIXES)}") from error

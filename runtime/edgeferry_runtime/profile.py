@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from edgeferry_runtime.errors import DataError, MissingFileError
 
 SCHEMA = 1
+NAMED = ("artifact", "engine")
+"""The values that have a name."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Profile:
     """Latency keys follow LiteRT's benchmark result; all `_ms` are milliseconds, all `_bytes` bytes.
 
     Attributes:
-        artifact: name, format, precision, bundle id (None for a bare artifact), size_bytes, sha256; where it has
-            several signatures, which one was measured.
+        artifact: name, format, precision, bundle id (None for a bare artifact), size_bytes, sha256; accuracy, as the
+            bundle's manifest has it, else None; where it has several signatures, which one was measured.
         engine: name, version, delegate.
         device: The device's name; ``local`` for this machine.
         machine: Board, architecture, cores, Python, memory: what does not change while it runs.
@@ -27,8 +30,9 @@ class Profile:
         first_inference_ms: The first, cold run.
         num_runs: Measured runs.
         warmup_runs: Runs before them that do not count, the first among them.
-        samples_ms: Each measured run, in order.
-        median_ms_ci95: 95 % confidence interval of the median, by bootstrap.
+        p90_ms, p99_ms: Percentiles; None where a program that is not ours measured.
+        samples_ms: Each measured run, in order; empty where a program that is not ours measured.
+        median_ms_ci95: 95 % confidence interval of the median, by bootstrap; None where there are no samples.
         rss_bytes: Resident memory after the last run.
         peak_rss_bytes: Its highest value.
         nodes_total, nodes_delegated, partitions: What the delegate took; None where the engine does not tell.
@@ -40,8 +44,11 @@ class Profile:
         windows: Of a sustained run: at_s, runs, p5_ms, median_ms, p95_ms and state of each; `samples_ms` then keeps
             every second, third, … sample, and `num_runs` counts them all.
         cooling: What was waited for before: target_c, start_c, end_c, waited_s.
+        calming: The same of the load: target_load, start_load, end_load, waited_s.
         operators: Where it was asked for, time per operator: the attributes of `measurement.operators.Operator`.
         operators_run: The other attributes of `measurement.operators.OperatorTimes`.
+        binary: Of a program that is not ours, and measured: sha256, proven, and then samples and figures, or else the
+            reason; warmup_ms, the mean of the warm-up, and memory_bytes, by how much the peak of its memory grew.
         warnings: Why the run should not be trusted; empty where nothing was seen.
         marks: The same as kind and reason.
         verdict: The same in one sentence.
@@ -63,11 +70,11 @@ class Profile:
     max_ms: float
     p5_ms: float
     median_ms: float
-    p90_ms: float
     p95_ms: float
-    p99_ms: float
-    median_ms_ci95: tuple[float, float]
-    samples_ms: tuple[float, ...]
+    p90_ms: float | None = None
+    p99_ms: float | None = None
+    median_ms_ci95: tuple[float, float] | None = None
+    samples_ms: tuple[float, ...] = ()
     rss_bytes: int | None = None
     peak_rss_bytes: int | None = None
     nodes_total: int | None = None
@@ -81,8 +88,10 @@ class Profile:
     scheduling: Mapping[str, Any] = field(default_factory=dict)
     windows: tuple[Mapping[str, Any], ...] = ()
     cooling: Mapping[str, Any] = field(default_factory=dict)
+    calming: Mapping[str, Any] = field(default_factory=dict)
     operators: tuple[Mapping[str, Any], ...] = ()
     operators_run: Mapping[str, Any] = field(default_factory=dict)
+    binary: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     marks: tuple[Mapping[str, str], ...] = ()
     verdict: str = ""
@@ -98,17 +107,35 @@ class Profile:
         """Read the JSON form.
 
         Raises:
-            DataError: If it is of another schema or lacks a key.
+            DataError: If it is of another schema, lacks a key, or has a value that cannot be one.
         """
         if data.get("schema") != SCHEMA:
             reason = f"has schema {data.get('schema')}; this version reads {SCHEMA}"
             raise DataError("profile", reason, "measure again with this version")
-        names = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in names}
+        kinds = {f.name: str(f.type) for f in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in kinds}
+        for name, value in values.items():
+            if not _fits(kinds[name], value) or (name in NAMED and not isinstance(value.get("name"), str)):
+                raise DataError("profile", f"is damaged: {name} = {value!r:.80}", "measure again with this version")
         try:
             return cls(**values)
         except TypeError as error:
             raise DataError("profile", f"is incomplete ({error})", "measure again with this version") from error
+
+
+def _fits(kind: str, value: Any) -> bool:
+    """Tell whether a value from outside is of an annotated type; numbers are finite."""
+    kind, _, optional = kind.partition(" | ")
+    if value is None and optional:
+        return True
+    if kind.startswith("tuple["):
+        inner, _, last = kind.removeprefix("tuple[").removesuffix("]").rpartition(", ")
+        whole = isinstance(value, tuple) and (last == "..." or len(value) == len(kind.split(", ")))
+        return whole and all(_fits(inner, each) for each in value)
+    if kind in ("float", "int"):
+        numbers = int if kind == "int" else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, str if kind == "str" else Mapping)
 
 
 def is_profile(path: Path) -> bool:
@@ -121,7 +148,7 @@ def is_profile(path: Path) -> bool:
 
 
 def read_profile(path: Path) -> Profile:
-    """Read what ``ferry bench --json`` printed, or ``ferry profile --json`` for one device.
+    """Read what ``ferry bench --json`` printed, or ``ferry profile --json`` for one bundle, device and round.
 
     Raises:
         MissingFileError: If it cannot be read.
@@ -138,7 +165,7 @@ def read_profile(path: Path) -> Profile:
     if isinstance(outcomes, list):
         found = [outcome["profile"] for outcome in outcomes if isinstance(outcome, dict) and outcome.get("profile")]
         if len(found) != 1:
-            raise DataError(path, f"holds {len(found)} profiles", "measure one device at a time")
+            raise DataError(path, f"holds {len(found)} profiles", "give one of a bundle, a device and a round")
         data = found[0]
     if not isinstance(data, dict):
         raise DataError(path, "is no profile", again)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeferry_runtime import proofs
 from edgeferry_runtime.bundle import is_bundle
 from edgeferry_runtime.errors import MissingFileError
 from edgeferry_runtime.store import Store, check_name
@@ -37,7 +38,9 @@ def _rows(store: Store, name: str) -> Iterator[dict[str, Any]]:
     for path in sorted((*folder.glob("releases/[!.]*"), *folder.glob(f"{FAILED}/[!.]*"))):
         if is_bundle(path):
             state = FAILED if path.parent.name == FAILED else states.get(path.resolve(), "old")
-            yield {"name": name, "id": path.name, "state": state, "bytes": _size(path), "report": report(path)}
+            kept = {} if state == FAILED else proofs.read(store, name, path.name)
+            told = {"report": report(path), "proof": kept}
+            yield {"name": name, "id": path.name, "state": state, "bytes": _size(path), **told}
 
 
 def report(release: Path) -> dict[str, Any]:
@@ -80,12 +83,15 @@ def garbage(store: Store) -> dict[str, list[Path]]:
     """Say what can go, by kind: never a current release, nor the one before it. Needs the lock."""
     releases: list[Path] = []
     failed: list[Path] = []
+    orphans: list[Path] = []
     for folder in (store.root / "bundles").iterdir():
         kept = {store.current(folder.name), store.previous(folder.name)}
         ours = [path for path in folder.glob("releases/[!.]*") if is_bundle(path)]
         releases += [path for path in ours if kept - {None} and path.resolve() not in kept]
         failed += folder.glob(f"{FAILED}/*")
-    return {"release": releases, "failed release": failed, "upload": store.uploads(), "content": store.unused()}
+        orphans += proofs.orphans(store, folder.name)
+    kinds = {"release": releases, "failed release": failed, "proof": orphans}
+    return {**kinds, "upload": store.uploads(), "content": store.unused()}
 
 
 def collect(store: Store, dry_run: bool) -> dict[str, Any]:

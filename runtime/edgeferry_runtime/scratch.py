@@ -42,7 +42,11 @@ def scratch(prefix: str = "edgeferry-", suffix: str = "", parent: Path | None = 
             (folder / f"{LOCK}.new").rename(folder / LOCK)  # nobody ever sees it unlocked
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except KeyboardInterrupt:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def sweep(parent: Path, prefix: str, suffix: str) -> None:

@@ -8,6 +8,7 @@ Below the root::
     store/incoming/<token>/           what is on its way; of what was cut off, the next push takes up <sha256>.part
     bundles/<name>/releases/<id>/     bundles, linked from the store
     bundles/<name>/failed/<id>/       the one that failed last, with its report.json, until the next push
+    bundles/<name>/proofs/<id>.json   what each release was proven with
     bundles/<name>/current            a link to the release that counts
     bundles/<name>/previous           a link to the one before it
 """
@@ -35,6 +36,8 @@ from edgeferry_runtime.undo import undo_on_error
 MARKER = ".edgeferry-device"
 SPARE_BYTES = 1 << 20
 PART = ".part"
+CURRENT = "current"
+"""The link to the release that counts, in the folder of a bundle."""
 
 
 @contextlib.contextmanager
@@ -216,23 +219,23 @@ class Store:
         before = self.current(folder.name)
         if before is not None and before.name != release.name:
             _point(folder / "previous", before.name)
-        _point(folder / "current", release.name)
+        _point(folder / CURRENT, release.name)
 
     def current(self, name: str) -> Path | None:
         """Return the release that counts; None where there is none."""
-        link = self.root / "bundles" / check_name(name) / "current"
+        link = self.root / "bundles" / check_name(name) / CURRENT
         return link.resolve() if link.is_dir() else None
 
     def release(self, name: str, release: str) -> Path:
-        """Return the current release of `name` if it is `release`.
+        """Return the current release of `name`, or the one before it, if it is `release`.
 
         Raises:
-            MissingFileError: If it is not.
+            MissingFileError: If neither is.
         """
-        found = self.current(name)
-        if found is None or found.name != release:
-            raise MissingFileError(f"bundle {name}", "is not on the device", "push it first: ferry push")
-        return found
+        for found in (self.current(name), self.previous(name)):
+            if found is not None and found.name == release:
+                return found
+        raise MissingFileError(f"bundle {name}", "is not on the device", "push it first: ferry push")
 
     def previous(self, name: str) -> Path | None:
         """Return the release before the current one; None where there is none, or where several could be meant."""

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     Array: TypeAlias = NDArray[Any]
 else:
-    Array = np.ndarray
+    Array = Any
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,8 @@ class Quantization:
         return 0 <= self.axis < len(shape) and shape[self.axis] in (-1, len(self.scale))
 
     def _along(self, values: tuple[float, ...] | tuple[int, ...], ndim: int) -> Array:
+        import numpy as np
+
         array: Array = np.asarray(values, dtype=np.float64)
         if self.axis is None:
             return array[:1].reshape(())
@@ -59,6 +59,8 @@ class Quantization:
         Returns:
             An array of `dtype` with the shape of `real`.
         """
+        import numpy as np
+
         values = np.asarray(real, dtype=np.float64)
         limits = np.iinfo(dtype)
         steps = np.rint(values / self._along(self.scale, values.ndim)) + self._along(self.zero_point, values.ndim)
@@ -67,6 +69,8 @@ class Quantization:
 
     def dequantize(self, stored: Array) -> Array:
         """Turn stored integers of any shape into float32 real values."""
+        import numpy as np
+
         offset = stored.astype(np.float64) - self._along(self.zero_point, stored.ndim)
         real: Array = (offset * self._along(self.scale, stored.ndim)).astype(np.float32)
         return real

@@ -9,8 +9,10 @@ from typing import BinaryIO
 from edgeferry_runtime import errors
 from edgeferry_runtime.errors import EdgeferryError
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version that both sides must have; the host replaces a device's runtime that differs from its own."""
+PROGRESS = b'{"progress"'
+"""How a line begins that is no answer yet."""
 
 
 def encode_error(error: EdgeferryError) -> dict[str, str]:

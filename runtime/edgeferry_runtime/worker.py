@@ -14,9 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgeferry_runtime.bundle import Bundle, Probe
 from edgeferry_runtime.child import child_command
@@ -24,20 +22,28 @@ from edgeferry_runtime.errors import EdgeferryError, EngineCrashError, EngineErr
 from edgeferry_runtime.numerics import OutputError, compare_output
 from edgeferry_runtime.wire import claim_stdout, encode_error
 
+if TYPE_CHECKING:
+    from edgeferry_runtime.engines import Execution
+
 Say = Callable[[str], None]
 
 
 def probe(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
     """Run a bundle's probe and compare every output with the golden one; of several signatures each."""
+    import numpy as np
+
     bundle = Bundle.open(request["bundle"])
     started = time.perf_counter()
     figures: list[OutputError] = []
+    executions: list[Execution] = []
     samples = 0
     for signature in bundle.manifest.signatures or (None,):
         golden = bundle.probe(signature)
-        with bundle.load(signature=signature) as model:
+        asked = {"delegate": request["delegate"], "require_full_delegation": request["full"]}
+        with bundle.load(signature=signature, **asked) as model:
             answers = [model.run(feeds) for feeds in golden.feeds()]
             engine = {"name": model.engine, "version": model.engine_version}
+            executions.append(model.execution)
         found = (
             compare_output(name, reference, np.stack([answer[name] for answer in answers]))
             for name, reference in golden.outputs.items()
@@ -48,6 +54,8 @@ def probe(request: Mapping[str, Any], say: Say) -> dict[str, Any]:
         "figures": [f.to_dict() for f in figures],
         "violations": [v for f in figures for v in bundle.manifest.tolerance.violations(f)],
         "engine": engine,
+        "delegate": request["delegate"],
+        "execution": max(executions, key=lambda execution: len(execution.fallbacks)).to_dict(),
         "samples": samples,
         "seconds": time.perf_counter() - started,
     }

@@ -78,5 +78,5 @@ def test_a_picture_is_told_by_its_content(path: Path) -> None:
     from edgeferry_runtime.errors import DataError
     from edgeferry_runtime.preprocess import Preprocess, read_image
 
-    with pytest.raises(DataError, match="cannot be read as a picture \\(cannot identify"):
+    with pytest.raises(DataError, match="cannot be read as a picture \\(of no known kind"):
         read_image(path, Preprocess())

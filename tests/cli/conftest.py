@@ -18,15 +18,21 @@ GOLDEN = Path(__file__).parent / "golden"
 TINY = Path(__file__).parents[1] / "runtime" / "tiny_models.py"
 
 STABLE = (
-    (r"(?m)^(machine +|memory +|state +|verdict +|local +ai_edge_litert ).*$", r"\1#"),
+    (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", "<time>"),
+    (r"(?m)^(machine +|memory +|state +|verdict +|local +(?:dense +)?ai_edge_litert ).*$", r"\1#"),
     (r"(?m)^! local: (busy|preempted|unsteady|drifting|throttled|slowed|under-voltage).*\n", ""),
     (r"(?m)^ *warning +.*\n", ""),
+    (r"(?m)^! warning: [AB]: .*\n", ""),
+    (r"(?m)^(local +dense +cpu ).*$", r"\1#"),
+    (r" \((not sure|do not trust it): [^)]*\)", ""),
+    (r"\b\d{4}-\d\d-\d\d \d\d:\d\d\b", "<date>"),
     (r"(?m)^ +-?\d.*$", " <values>"),
     (r"(?m)^y +-?\d.*$", "y <figures>"),
     (r"127\.0\.0\.1(:| port )\d+", r"localhost\1<port>"),
     (r"(?<![\w.])\d[\d,]*(\.\d+)?(e[-+]\d+)? (us|ms|s)\b", "# s"),
     (r"(?<![\w.])\d[\d,]*(\.\d+)? (KiB|MiB|B|bytes)\b", r"# \2"),
     (r"\b[0-9a-f]{12,64}\b", "<hash>"),
+    (r"\bpushed +[\d,]+", "pushed #"),
     (r"(?<![\w.])\d+\.\d+(\.\d+)*", "#"),
     (r"\d+%", "#%"),
     (r"[ \t]+", " "),
@@ -46,6 +52,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     samples = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
     np.save(folder / "samples.npy", samples)
     np.save(folder / "x.npy", samples[0])
+    np.savez(folder / "labelled.npz", x=samples, label=np.zeros(len(samples), np.int64))
     data = {path.name: path.read_bytes() for path in folder.iterdir()}
     dense, onnx = tiny.tflite_dense(16, 2), tiny.onnx_dense(16, 2)
     return {**data, "dense.tflite": dense, "dense.onnx": onnx, "custom.tflite": tiny.tflite_custom("Warp")}

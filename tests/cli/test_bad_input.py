@@ -21,7 +21,7 @@ from edgeferry_runtime.bundle import content_id
 
 Ferry = Callable[..., subprocess.CompletedProcess[str]]
 Fails = Callable[..., str]
-ON_A_BUNDLE = ("run {}", "bench {}", "push {} local", "profile {} local", "run {} --device local")
+ON_A_BUNDLE = ("run {}", "bench {}", "push {} local", "profile {} --on local", "run {} --device local")
 
 
 def files(folder: Path) -> set[str]:
@@ -128,6 +128,45 @@ def test_an_output_in_a_folder_that_cannot_be_written(fails: Fails) -> None:
     assert "/proc" in fails("convert dense.tflite -o /proc/out", 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("absent", "no such data"),
+        ("other.npz", "has no labels (it has image)"),
+        ("shape.npy", "names no labels"),
+        ("nan.npy", "names no labels"),
+        ("text.npy", "text.npy"),
+        ("pipe", "is no file"),
+        ("dense.tflite", "dense.tflite"),
+    ],
+)
+def test_labelled_data_that_do_not_fit(folder: Path, fails: Fails, name: str, said: str) -> None:
+    if not (folder / name).exists():
+        spoil(folder, name)
+    assert said in fails(f"convert dense.tflite -o out --evaluate {name}", 1)
+
+
+def test_labels_that_do_not_fit(folder: Path, fails: Fails) -> None:
+    samples = np.load(folder / "samples.npy")
+    np.savez(folder / "few.npz", x=samples, label=np.zeros(3, np.int64))
+    np.savez(folder / "other.npz", x=samples, label=np.full(len(samples), 99))
+    assert "few.npz" in fails("convert dense.tflite -o out --evaluate few.npz", 1)
+    assert "has labels that are not the 16 classes" in fails("convert dense.tflite -o out --evaluate other.npz", 1)
+
+
+def test_a_budget_that_cannot_be_reported(folder: Path, bundle: Path, fails: Fails) -> None:
+    (folder / "report.xml").mkdir()
+    for line in ("bench dense", "profile dense --on local"):
+        assert "is a folder" in fails(f"{line} --budget p50=1s --junit report.xml", 1)
+        assert "no such folder" in fails(f"{line} --budget p50=1s --junit absent/report.xml", 1)
+
+
+@pytest.mark.parametrize("name", ["pi:kws", "pi:kws@2026-01-01", "../../etc:passwd", "a:b:c@7d"])
+def test_a_run_that_nobody_made(fails: Fails, name: str) -> None:
+    assert "nothing was measured" in fails(f"compare {name} {name}", 1)
+    assert "give two of one kind" in fails(f"compare dense.tflite {name}", 2)
+
+
 def test_the_output_of_a_run_is_a_folder(folder: Path, bundle: Path, fails: Fails) -> None:
     (folder / "out.npz").mkdir()
     assert "is a folder" in fails("run dense --output out.npz", 1)
@@ -173,7 +212,13 @@ def test_a_host_that_cannot_be_reached(bundle: Path, fails: Fails) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        for line in ("push dense {}", "profile dense {}", "run dense --device {}", "device info {}", "device trust {}"):
+        for line in (
+            "push dense {}",
+            "profile dense --on {}",
+            "run dense --device {}",
+            "device info {}",
+            "device trust {}",
+        ):
             assert f"port {port} refuses" in fails(line.format(f"pi@127.0.0.1:{port}"), 4)
     assert "no host is named" in fails("push dense pi@no-such-host.invalid", 4)
 
@@ -195,8 +240,16 @@ def test_an_extra_that_is_missing(folder: Path, fails: Fails, module: str, line:
 
 def test_a_home_that_is_no_folder(folder: Path, bundle: Path, fails: Fails) -> None:
     home = str(folder / "x.npy")
-    assert "sessions: refused (Not a directory)" in fails("push dense local", 1, HOME=home)
-    assert "x.npy" in fails("device add pi pi@host", 2, HOME=home)
+    for line in ("push dense local", "profile dense --on local"):
+        assert "sessions: refused (Not a directory)" in fails(line, 1, HOME=home)
+    assert "x.npy" in fails("device add pi pi@host", 1, HOME=home)
+
+
+def test_the_old_way_to_profile_names_the_new_one(bundle: Path, fails: Fails) -> None:
+    assert "name it with --on: ferry profile dense --on local" in fails("profile dense local", 2)
+    assert "given twice" in fails("profile dense dense --on local", 2)
+    assert "no such bundle" in fails("profile dense absent --on local", 1)
+    assert "give 0 or more" in fails("profile dense --on local --max-load -1", 2)
 
 
 def test_names_that_are_too_long_or_not_utf8(folder: Path, fails: Fails) -> None:
@@ -231,7 +284,9 @@ def wait_for_numpy(process: subprocess.Popen[str]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("line", ["convert dense.tflite -o out", "run dense", "bench dense", "push dense local"])
+@pytest.mark.parametrize(
+    "line", ["convert dense.tflite -o out", "run dense", "bench dense", "push dense local", "profile dense --on local"]
+)
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.4])
 def test_ctrl_c(folder: Path, bundle: Path, line: str, delay: float) -> None:
     before = files(folder)
@@ -251,3 +306,11 @@ def test_ctrl_c(folder: Path, bundle: Path, line: str, delay: float) -> None:
         assert process.returncode == 130, err
         assert err.splitlines()[-1] == "ferry: interrupted"
     assert not {name for name in files(folder) - before if not name.startswith("home/") or "/incoming/" in name}
+
+
+@pytest.mark.usefixtures("bundle")
+def test_odd_names_of_devices(fails: Fails) -> None:
+    lines = ("deploy dense --on {}", "profile dense --on {}", "doctor {}", "releases {}", "gc {}")
+    for name in ("@", "@@a", "@../up", "../up", "it's", '"', "new\nline", "@new\nline", "@all", "pi@", "-rf"):
+        for line in lines if name in ("@", "-rf") else lines[:1]:
+            fails(line.format(shlex.quote(name)), 2)

@@ -12,7 +12,7 @@ import pytest
 from edgeferry_runtime.cli import COMMANDS, ferry, resolve
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("edgeferry_runtime", "edgeferry_converter", "edgeferry_devices")
+PACKAGES = ("edgeferry_runtime", "edgeferry_converter", "edgeferry_converter.compress", "edgeferry_devices")
 
 
 def help_pages() -> str:

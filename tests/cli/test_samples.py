@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -45,6 +46,20 @@ def test_the_demos_int8_artifacts_lose_at_most_two_points(demo: tuple[Path, str]
             assert drop <= 2.0, line
 
 
+def test_one_recipe_makes_networks_of_both_frameworks_smaller_within_its_gates(tmp_path: Path) -> None:
+    printed = run("compress_digits.py", tmp_path / "out", home=tmp_path)
+    assert [printed.count(name) for name in ("source", "1-prune-channels", "2-distill", "3-quantize")] == [2] * 4
+    for framework in ("keras", "torch"):
+        history = json.loads((tmp_path / "out" / framework / "history.json").read_text())
+        assert all(step["passed"] and step["drop"] <= 1.0 for step in history["steps"])
+        last = history["steps"][-1]["standing"]
+        assert last["macs"] <= history["start"]["macs"] / 2
+        assert last["artifact_bytes"] < history["start"]["artifact_bytes"] / 4
+        assert last["median_ms"] > 0
+        bundle = json.loads((tmp_path / "out" / framework / "bundle/manifest.json").read_text())
+        assert bundle["artifact"]["precision"] == "int8"
+
+
 def test_run_bundle_names_classes(demo: tuple[Path, str]) -> None:
     home, _ = demo
     printed = run("run_bundle.py", home / "out/digits-keras-tflite-int8", home / "out/calibration_nhwc.npy", home=home)
@@ -58,7 +73,31 @@ def test_push_and_profile_says_that_nothing_needs_to_travel_again(demo: tuple[Pa
     assert "local: median " in printed
 
 
+def test_report_makes_a_page_of_what_was_profiled(demo: tuple[Path, str], tmp_path: Path) -> None:
+    home, _ = demo
+    run("push_and_profile.py", home / "out/digits-torch-onnx-int8", home=home)
+    printed = run("report.py", tmp_path / "report.html", "local", home=home)
+    assert re.search(r"report\.html: \d+ measurements", printed)
+    assert "digits-torch-onnx-int8" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.zoo
+def test_call_a_server_says_what_the_model_says(demo: tuple[Path, str]) -> None:
+    home, _ = demo
+    bundle, pictures = home / "out/digits-keras-tflite-int8", home / "out/calibration_nhwc.npy"
+    ports = ["--port", "0", "--no-grpc", "--no-management"]
+    command = [sys.executable, "-m", "edgeferry_runtime", "serve", f"digits={bundle}", *ports, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=home) as server:
+        try:
+            assert server.stdout is not None
+            port = json.loads(server.stdout.readline())["port"]
+            printed = run("call_a_server.py", f"http://127.0.0.1:{port}", "digits", pictures, home=home)
+        finally:
+            server.terminate()
+    assert printed == run("run_bundle.py", bundle, pictures, home=home).partition("\n")[2]
+    assert server.returncode == 0
+
+
 def test_camera_names_what_every_frame_shows(zoo: Path, tmp_path: Path) -> None:
     frames = tmp_path / "frames"
     frames.mkdir()
@@ -72,5 +111,6 @@ def test_camera_names_what_every_frame_shows(zoo: Path, tmp_path: Path) -> None:
 
 def test_no_sample_is_left_out_of_these_tests() -> None:
     trained = {"digits.py", "digits_keras.py", "digits_torch.py", "resnet_cifar.py"}
-    covered = {"demo.py", "camera.py", "run_bundle.py", "push_and_profile.py"}
+    covered = {"demo.py", "camera.py", "call_a_server.py", "run_bundle.py", "push_and_profile.py", "report.py"}
+    covered |= {"compress_digits.py"}
     assert {p.name for p in SAMPLES.glob("*.py")} <= covered | trained

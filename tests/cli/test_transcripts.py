@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,12 +38,43 @@ def test_bench(transcript: Transcript) -> None:
 @pytest.mark.usefixtures("bundle")
 def test_push_and_profile(transcript: Transcript) -> None:
     push = "ferry push dense local"
-    transcript("push_and_profile", push, push, f"ferry profile dense local {QUICK}")
+    transcript("push_and_profile", push, push, f"ferry profile dense --on local {QUICK}")
+
+
+def test_budgets_and_history(transcript: Transcript) -> None:
+    evaluated = "ferry convert dense.tflite -o dense --quantize dynamic --evaluate labelled.npz"
+    transcript(
+        "budgets_and_history",
+        f"{evaluated} --max-drop 50",
+        "ferry compare",
+        f"ferry bench dense {QUICK} --budget p50=10s,size=1B,drop=50",
+        f"ferry bench dense.tflite {QUICK} --budget drop=50",
+        f"ferry profile dense --on local {QUICK} --budget p50=10s,accuracy=0 --junit report.xml",
+        "ferry compare --on local",
+        "ferry compare local:dense@1d local:dense",
+        "ferry compare local:dense local:dense --max-slowdown 5%",
+    )
 
 
 @pytest.mark.usefixtures("bundle")
 def test_run_on_a_device(transcript: Transcript) -> None:
     transcript("run_on_a_device", "ferry run dense --device local")
+
+
+@pytest.mark.usefixtures("bundle")
+def test_report(transcript: Transcript) -> None:
+    report = "ferry report -o report.html"
+    transcript(
+        "report",
+        report,
+        f"ferry profile dense --on local --rounds 1 {QUICK}",
+        report,
+        f"{report} --bundle dense --title 'One board'",
+        f"{report} --on pi",
+        f"{report} --since soon",
+        "ferry report -o x.npy",
+        "ferry report",
+    )
 
 
 def test_devices(transcript: Transcript, closed_port: int) -> None:
@@ -58,6 +90,28 @@ def test_devices(transcript: Transcript, closed_port: int) -> None:
         "ferry device remove pi",
         "ferry device list",
         port=closed_port,
+    )
+
+
+@pytest.mark.usefixtures("bundle")
+def test_fleet(transcript: Transcript, closed_port: int, folder: Path) -> None:
+    (folder / "hosts.ini").write_text(f"[house]\nroom[1:2] ansible_host=127.0.0.1 ansible_port={closed_port}\n")
+    transcript(
+        "fleet",
+        "ferry device import hosts.ini --dry-run",
+        "ferry device import hosts.ini --tag lab",
+        "ferry device tag room1 quiet",
+        "ferry device group all local",
+        "ferry device group site local @house",
+        "ferry device list",
+        "ferry deploy dense --on @sit",
+        "ferry deploy dense --on @site --jobs 1",
+        "ferry deploy dense --on @house --jobs 1 --canary",
+        "ferry fleet runs",
+        "ferry fleet resume",
+        "ferry fleet resume nothing",
+        "ferry device remove room1",
+        "ferry deploy dense --on @quiet",
     )
 
 
@@ -77,6 +131,9 @@ def test_usage(transcript: Transcript) -> None:
         "ferry convert dense.tflite -o",
         "ferry convert dense.tflite -o dense --quantise int8",
         "ferry push dense",
+        "ferry profile",
+        "ferry profile dense.tflite local pi@host",
+        "ferry profile dense.tflite --on local --rounds 0",
         "ferry device ad pi pi@host",
         "ferry device add pi",
     )
@@ -96,8 +153,21 @@ def test_values(transcript: Transcript) -> None:
         f"{convert} --min-cosine 2",
         f"{convert} --max-abs nan",
         f"{convert} --recipe absent.toml",
+        f"{convert} --max-drop 1",
+        f"{convert} --evaluate labelled.npz --max-drop -1",
+        f"{convert} --evaluate labelled.npz --metric top5",
         "ferry run dense.tflite --input x.npy --delegate gpuu",
         "ferry bench dense.tflite --delegate cpu:0",
         "ferry bench dense.tflite --seed -1",
         "ferry bench dense.tflite --min-secs 9 --max-secs 1",
+        "ferry bench dense.tflite --budget p5O=1ms",
+        "ferry bench dense.tflite --budget p50=1",
+        "ferry bench dense.tflite --budget size=1mb",
+        "ferry bench dense.tflite --budget p50",
+        "ferry bench dense.tflite --junit report.xml",
+        "ferry compare dense.tflite",
+        "ferry compare --since yesterday",
+        "ferry compare --csv --json",
+        "ferry compare dense.tflite dense.tflite --on pi",
+        "ferry compare --num-runs 3",
     )

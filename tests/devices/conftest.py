@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import time
 import venv
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +27,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from paramiko.common import MSG_CHANNEL_REQUEST
 
-from edgeferry_devices import hostkeys, inventory
+from edgeferry_devices import history, hostkeys, inventory
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.inventory import Entry
 from edgeferry_devices.local import LocalDevice
@@ -33,10 +35,13 @@ from edgeferry_devices.remote import RemoteDevice
 from edgeferry_devices.ssh import Deadlines
 from edgeferry_devices.wheel import runtime_version
 from edgeferry_runtime.bundle import Bundle, Manifest, Probe, write_bundle
+from edgeferry_runtime.measurement.statistics import summarize
 from edgeferry_runtime.numerics import Tolerance
+from edgeferry_runtime.profile import Profile
 from edgeferry_runtime.store import MARKER
 from edgeferry_runtime.tensors import TensorSpec
 
+ACCURACY = {"metric": "top1", "output": "y", "samples": 500, "source": 91.2, "artifact": 90.8, "drop": 0.4}
 PYTHON_DIR = str(Path(sys.executable).resolve().parent)
 QUICK = Deadlines(connect=5, banner=5, auth=10, channel=10, idle=10, attempts=2)
 
@@ -47,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "host"
     (folder / ".ssh").mkdir(parents=True)
     monkeypatch.setenv("HOME", str(folder))
-    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "SSH_AUTH_SOCK"):
+    for variable in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "SSH_AUTH_SOCK"):
         monkeypatch.delenv(variable, raising=False)
     return folder
 
@@ -99,7 +104,7 @@ class Account(paramiko.ServerInterface):
         self.asked: list[tuple[paramiko.Channel, str]] = []
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
-        if key != self.accepted:
+        if key != self.accepted or "publickey" not in self.methods:
             return paramiko.AUTH_FAILED
         both = "and" in self.methods
         self.methods = "password" if both else self.methods
@@ -344,7 +349,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = next(folder.glob("lib/python3*/site-packages"))
     here = sysconfig.get_paths()["purelib"]
     (packages / "host.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-    stamp = {"runtime": runtime_version(), "formats": ["onnx", "tflite"], "wheels": {}}
+    python = f"python {sys.version_info[0]}.{sys.version_info[1]}"
+    stamp = {"runtime": runtime_version(), "formats": ["onnx", "serve", "tflite"], "wheels": {}, "environment": python}
     (folder / "edgeferry.json").write_text(json.dumps(stamp))
     return folder
 
@@ -357,6 +363,23 @@ def root(tmp_path: Path, environment: Path) -> Path:
     (folder / MARKER).touch()
     (folder / "venv").symlink_to(environment)
     return folder
+
+
+@pytest.fixture
+def boards(openssh: Server, environment: Path, tmp_path: Path) -> Callable[..., list[Path]]:
+    """Put boards into the inventory: folders of one SSH server, to which nothing needs to be installed."""
+
+    def make(*names: str, **options: str) -> list[Path]:
+        openssh.trust()
+        roots = [tmp_path / "boards" / name for name in names]
+        for name, folder in zip(names, roots, strict=True):
+            folder.mkdir(parents=True)
+            (folder / MARKER).touch()
+            (folder / "venv").symlink_to(environment)
+            inventory.add(replace(openssh.entry(folder, name), **options))
+        return roots
+
+    return make
 
 
 @pytest.fixture
@@ -438,3 +461,60 @@ def make_bundle(onnx_file: Path, tmp_path: Path) -> Callable[..., Bundle]:
 def bundle(make_bundle: Callable[..., Bundle]) -> Bundle:
     """The tiny bundle."""
     return make_bundle()
+
+
+@pytest.fixture
+def remember() -> Callable[..., Path]:
+    """Keep a profile of about so many milliseconds, of a device and a bundle, so many days old."""
+    generator = np.random.default_rng(0)
+
+    def keep(device: str, ms: float, days: float = 0, run: str = "", **changes: object) -> Path:
+        samples = ms * generator.lognormal(0, 0.01, 60)
+        name, bundle_id = str(changes.pop("name", "kws")), str(changes.pop("bundle", "a" * 64))
+        artifact = {"name": name, "bundle": bundle_id, "sha256": "e" * 64, "size_bytes": 61440, "accuracy": ACCURACY}
+        profile = Profile(
+            artifact=artifact,
+            engine={"name": "onnxruntime", "version": "1.20", "delegate": "cpu"},
+            device=device,
+            machine={"board": "Raspberry Pi 4", "cores": 4},
+            init_ms=3.0,
+            first_inference_ms=9.0,
+            num_runs=len(samples),
+            warmup_runs=10,
+            **summarize(samples),
+            samples_ms=tuple(samples.tolist()),
+            state_before={"temperature_c": 48.0, "governor": "ondemand"},
+            state_after={"temperature_c": 61.25, "governor": "ondemand"},
+        )
+        at = datetime.now(timezone.utc) - timedelta(days=days)
+        return history.record(replace(profile, **changes), run or history.new_run(), at)
+
+    return keep
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Callable[[], list[str]]]:
+    """Put a program of a name first on the PATH, which does nothing; it is told with which arguments it was called."""
+
+    def put(name: str) -> Callable[[], list[str]]:
+        folder = tmp_path / "programs"
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text(f"#!/bin/sh\necho \"$*\" >>'{folder}/{name}.called'\n")
+        (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return lambda: (folder / f"{name}.called").read_text().splitlines()
+
+    return put
+
+
+@pytest.fixture(scope="session")
+def start_systemd(
+    tmp_path_factory: pytest.TempPathFactory, missing: Callable[[str], None]
+) -> Callable[[Path], contextlib.AbstractContextManager[Path]]:
+    """Start a real ``systemd --user`` for an account whose home is given; see `systemd_user.py`."""
+    spec = importlib.util.spec_from_file_location("systemd_user", Path(__file__).with_name("systemd_user.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if reason := module.lacking():
+        missing(reason) if "installed" in reason else pytest.skip(reason)
+    return lambda home: module.systemd_user(tmp_path_factory.mktemp("systemd"), home)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +28,7 @@ from edgeferry_runtime.bundle import MANIFEST, Bundle, content_id
 from edgeferry_runtime.errors import (
     BundleError,
     DeviceError,
+    DeviceTimeoutError,
     EngineCrashError,
     EngineError,
     MissingFileError,
@@ -99,18 +103,64 @@ def test_noise_on_stdin_is_survived(tmp_path: Path) -> None:
 
 def test_engine_that_crashes_is_reported(agent: AgentClient, tmp_path: Path, bundle: Bundle) -> None:
     """The worker is killed while it measures, as the kernel does when memory is short."""
-    root = tmp_path / "root"
-    store = Store.open(root)
-    manifest = json.loads((bundle.path / MANIFEST).read_text())
-    for name, digest in bundle.manifest.files.items():
-        store.blob(digest).write_bytes((bundle.path / name).read_bytes())
-    store.publish(store.assemble(manifest), bundle.id)
+    publish(tmp_path / "root", bundle)
     options = {"num_runs": 10**9, "min_secs": 0.0, "max_secs": 60.0}
     killer = threading.Timer(1.0, kill_worker)
     killer.start()
     with pytest.raises(EngineCrashError, match=r"tiny on local: the process was killed.*memory"):
         agent.ask("bench", name="tiny", id=bundle.id, options=options, device="local")
     assert agent.ask("hello")
+
+
+def publish(root: Path, bundle: Bundle) -> None:
+    """Put a bundle where a push would."""
+    store = Store.open(root)
+    manifest = json.loads((bundle.path / MANIFEST).read_text())
+    for name, digest in bundle.manifest.files.items():
+        store.blob(digest).write_bytes((bundle.path / name).read_bytes())
+    store.publish(store.assemble(manifest), bundle.id)
+
+
+LONG_WAIT = {"num_runs": 1, "min_secs": 0.0, "max_warmup_secs": 0.0, "max_load": 0.0, "max_wait_secs": 1.5}
+
+
+def test_progress_of_the_worker_reaches_the_host(agent: AgentClient, tmp_path: Path, bundle: Bundle) -> None:
+    publish(tmp_path / "root", bundle)
+    asked = {"name": "tiny", "id": bundle.id, "options": LONG_WAIT, "device": "local"}
+    said: list[tuple[str, float]] = []
+    measured = agent.take("bench", say=lambda text: said.append((text, time.monotonic())), **asked)
+    assert len(said) == 1
+    assert re.fullmatch(r"local: load [\d.]+, waiting for load 0", said[0][0])
+    assert time.monotonic() - said[0][1] > 1.4  # it came while the device waited, not with the answer
+    assert measured["calming"]["waited_s"] >= 1.5
+    assert agent.take("bench", **asked)["marks"][0]["kind"] == "busy"
+
+
+def test_progress_does_not_move_the_deadline(agent: AgentClient, tmp_path: Path, bundle: Bundle) -> None:
+    publish(tmp_path / "root", bundle)
+    with pytest.raises(DeviceTimeoutError, match="did not answer in time while waiting for 'bench'"):
+        agent.take("bench", timeout=1, name="tiny", id=bundle.id, options=LONG_WAIT, device="local")
+
+
+def test_what_a_device_tells_cannot_move_the_cursor() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b'{"progress": "\\u001b[2Jgone\\r\\n"}\n{"progress": 3}\n{"result": {}, "holds": false}\n')
+        said: list[str] = []
+        assert AgentClient("pi", ours).ask("hello", say=said.append) == {}
+    assert said == ["pi: ?[2Jgone??", "pi: 3"]
+
+
+def test_the_release_before_is_measured_as_well(agent: AgentClient, tmp_path: Path, make_bundle: Any) -> None:
+    first, second, third = (make_bundle(padding=size) for size in (0, 10, 20))
+    options = {"num_runs": 1, "min_secs": 0.0, "max_warmup_secs": 0.0}
+    for bundle in (first, second, third):
+        publish(tmp_path / "root", bundle)
+    for bundle in (second, third):
+        measured = agent.take("bench", name="tiny", id=bundle.id, options=options, device="local")
+        assert measured["artifact"]["bundle"] == bundle.id
+    with pytest.raises(MissingFileError, match="is not on the device"):
+        agent.take("bench", name="tiny", id=first.id, options=options, device="local")
 
 
 def kill_worker() -> None:

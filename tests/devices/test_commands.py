@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edgeferry_devices import hostkeys, inventory
+from edgeferry_devices import history, hostkeys, inventory
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.cli import main
 
@@ -56,6 +57,7 @@ def test_device_add_list_remove(ferry: Ferry, home: Path) -> None:
         "address": "pi@192.0.2.1:2222",
         "key": str(key),
         "root": "~/.local/share/edgeferry",
+        "tags": [],
     }
     assert ferry("device", "remove", "pi")[0] == 0
     assert inventory.read() == {}
@@ -197,32 +199,98 @@ QUICK = ("--num-runs", "5", "--warmup-runs", "1", "--min-secs", "0", "--max-warm
 
 
 def test_profile(ferry: Ferry, place: Any, bundle: Bundle) -> None:
-    code, out, _ = ferry("profile", bundle.path, place.name, *QUICK)
+    code, out, err = ferry("profile", bundle.path, "--on", place.name, *QUICK)
     assert code == 0
     head, row = out.splitlines()
     assert "p50 ms" in head
-    assert row.startswith(place.name)
-    code, out, _ = ferry("profile", bundle.path, place.name, *QUICK, "--json")
-    profile = json.loads(out)["profiles"][0]["profile"]
-    assert profile["device"] == place.name
-    assert profile["artifact"]["bundle"] == bundle.id
-    assert profile["num_runs"] == 5
+    assert row.split()[:3] == [place.name, "tiny", "onnxruntime"]
+    assert re.search(rf"kept 1 profile of run [0-9a-f]{{16}} in {history.folder()}\n$", err)
+    code, out, _ = ferry("profile", bundle.path, "--on", place.name, *QUICK, "--json")
+    told = json.loads(out)
+    (found,) = told["profiles"]
+    assert {key: found[key] for key in ("device", "bundle", "round", "error")} == {
+        **{"device": place.name, "bundle": "tiny", "round": 1, "error": None}
+    }
+    assert found["profile"]["device"] == place.name
+    assert found["profile"]["artifact"]["bundle"] == bundle.id
+    assert found["profile"]["num_runs"] == 5
+    (kept,) = [m for m in history.read() if m.run == told["run"]]
+    assert str(kept.path) == found["path"]
+
+
+def test_profile_of_one_is_what_compare_reads(ferry: Ferry, bundle: Bundle, tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).write_text(ferry("profile", bundle.path, "--on", "local", *QUICK, "--json")[1])
+    code, out, _ = ferry("compare", tmp_path / "a", tmp_path / "b", "--json")
+    assert code == 0
+    assert json.loads(out)["a"]["runs"] == 5
+
+
+def test_profile_of_several_pools_the_rounds_and_compares_with_the_first(
+    ferry: Ferry, make_bundle: Callable[..., Bundle], server: Any, root: Path
+) -> None:
+    inventory.add(server.entry(root))
+    bundles = [make_bundle(name) for name in ("first", "second")]
+    argv = ("profile", *(b.path for b in bundles), "--on", "local", "--on", "pi", *QUICK)
+    code, out, err = ferry(*argv)
+    assert code == 0, err
+    head, *rows = out.splitlines()
+    assert head.endswith("times first")
+    cells = [re.split(r"  +", row) for row in rows]
+    assert [c[:2] for c in cells] == [[d, b] for d in ("local", "pi") for b in ("first", "second")]
+    assert [c[9] for c in cells] == ["10"] * 4
+    assert re.fullmatch(r"[\d.]+ \([\d.]+ to [\d.]+\), (faster|slower|no difference)", cells[1][-1])
+    assert "kept 8 profiles of run" in err
+    told = json.loads(ferry(*argv, "--json", "--rounds", "1")[1])
+    compared = [(c["device"], c["bundle_id"], c["against_id"], c["b"]["processes"]) for c in told["comparisons"]]
+    assert compared == [(name, bundles[1].id, bundles[0].id, 1) for name in ("local", "pi")]
+
+
+def test_two_versions_of_a_bundle_are_told_apart(ferry: Ferry, make_bundle: Callable[..., Bundle]) -> None:
+    old, new = make_bundle(), make_bundle(padding=10)
+    code, out, err = ferry("profile", old.path, new.path, "--on", "local", *QUICK, "--rounds", "1")
+    assert code == 0
+    assert f"times tiny {old.id[:12]}" in out
+    assert f"tiny {new.id[:12]}" in out.splitlines()[2]
+    assert "each side is one process" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (("{}", "local"), "ferry profile {} --on local"),
+        (("{}", "local", "pi@host"), "ferry profile {} --on local --on pi@host"),
+        (("{}",), "ferry profile {} --on DEVICE"),
+        (("gone",), "ferry profile gone --on DEVICE"),
+    ],
+)
+def test_profile_says_how_a_device_is_named(ferry: Ferry, bundle: Bundle, words: tuple, fix: str) -> None:
+    code, out, err = ferry("profile", *(word.format(bundle.path) for word in words), *QUICK)
+    assert (code, out) == (2, "")
+    said = f"ferry: error: ferry profile: was told no device; name it with --on: {fix.format(bundle.path)}"
+    assert error_line(err) == said
 
 
 def test_a_sustained_profile_is_told_in_one_sentence(ferry: Ferry, bundle: Bundle) -> None:
-    code, out, _ = ferry("profile", bundle.path, "local", *QUICK, "--sustained", "0.5s")
+    code, out, _ = ferry("profile", bundle.path, "--on", "local", *QUICK, "--sustained", "0.5s")
     assert code == 0
     assert "local: over 0.5s the median " in out.splitlines()[-1]
+
+
+def test_operators_are_told_for_each_device(ferry: Ferry, bundle: Bundle) -> None:
+    code, out, _ = ferry("profile", bundle.path, "--on", "local", *QUICK, "--ops", "--top", "1")
+    assert code == 0
+    assert "\n\nlocal:\nby type, 1 of 2\n" in out
 
 
 def test_one_device_that_fails_does_not_stop_the_others(ferry: Ferry, server: Any, root: Path, bundle: Bundle) -> None:
     inventory.add(server.entry(root))
     inventory.add(inventory.Entry("gone", "127.0.0.1", port=1))
-    code, out, err = ferry("profile", bundle.path, "gone", "pi", "local", *QUICK)
+    code, out, err = ferry("profile", bundle.path, "--on", "gone", "--on", "pi", "--on", "local", *QUICK)
     assert code == 4
     assert [line.split()[0] for line in out.splitlines()] == ["device", "pi", "local"]
     assert error_line(err).startswith("ferry: error: gone: 127.0.0.1 port 1 refuses")
-    told = json.loads(ferry("profile", bundle.path, "gone", "local", *QUICK, "--json")[1])
+    told = json.loads(ferry("profile", bundle.path, "--on", "gone", "--on", "local", *QUICK, "--json")[1])
     assert [bool(p["profile"]) for p in told["profiles"]] == [False, True]
     assert told["profiles"][0]["error"]["exit_code"] == 4
 
@@ -232,7 +300,7 @@ def test_one_device_that_fails_does_not_stop_the_others(ferry: Ferry, server: An
 )
 def test_profile_refuses_bad_options_before_connecting(ferry: Ferry, bundle: Bundle, options: tuple[str, ...]) -> None:
     inventory.add(inventory.Entry("gone", "127.0.0.1", port=1))
-    code, out, _ = ferry("profile", bundle.path, "gone", *options)
+    code, out, _ = ferry("profile", bundle.path, "--on", "gone", *options)
     assert (code, out) == (2, "")
 
 

@@ -16,7 +16,9 @@ import pytest
 
 from edgeferry_devices import facts, inventory
 from edgeferry_devices.doctor import Diagnosis, examine
+from edgeferry_devices.inside import NO_SERVICE
 from edgeferry_devices.knowing import fact
+from edgeferry_devices.knowing.folder_facts import parse_runtime
 from edgeferry_runtime.cli import main
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -48,10 +50,11 @@ FAILING = {"termux_phone": ["engines", "engines"]}
 WARNING = {
     "pi3_bookworm": ["instructions", "accelerators"],
     "pi4_bookworm": ["instructions", "power"],
-    "pi4_armhf_on_64_bit_kernel": ["engines"],
+    "pi4_armhf_on_64_bit_kernel": ["engines", "serve"],
     "pi5_trixie": ["accelerators"],
     "jetson_orin_nano": ["accelerators"],
     "termux_phone": [],
+    "adb_phone": ["power"],
     "emulated_pi4": ["instructions"],
     "emulated_pi5": [],
 }
@@ -66,6 +69,19 @@ def test_recorded_board(board: str) -> None:
     assert all(bool(f.fix) == (f.verdict != "ok") for f in diagnosis.findings)
 
 
+def test_who_can_serve_and_who_does() -> None:
+    told = recorded("pi5_trixie")
+    assert said(examine(told), "serve") == [
+        "ok: the server is not installed; it can be: ferry device setup pi5_trixie --serve"
+    ]
+    assert said(examine(change(told, "folder", parts=["onnx", "serve"])), "serve") == ["ok: the server is installed"]
+    within = change(told, "machine", inside="proot:debian")
+    assert said(examine(within), "serve") == [f"warning: {NO_SERVICE[0]}"]
+    assert "no wheels for 32-bit armv7l" in said(examine(recorded("pi4_armhf_on_64_bit_kernel")), "serve")[0]
+    assert parse_runtime('{"runtime": "1", "formats": ["onnx", "serve"]}')["parts"] == ["onnx", "serve"]
+    assert parse_runtime('{"runtime": "", "formats": ["onnx", "serve"]}') == {}, "that installation was not finished"
+
+
 def test_what_is_said_of_a_pi_4() -> None:
     diagnosis = examine(recorded("pi4_bookworm"))
     assert (
@@ -73,6 +89,12 @@ def test_what_is_said_of_a_pi_4() -> None:
     )
     assert said(diagnosis, "power") == ["warning: under-voltage since boot: it is slowed and may reset itself"]
     assert said(diagnosis, "engines")[0] == "ok: TFLite: a wheel of LiteRT fits"
+
+
+def test_a_phone_over_adb_needs_no_python() -> None:
+    diagnosis = examine(replace(recorded("adb_phone"), address="adb:R58"))
+    assert said(diagnosis, "python") == ["warning: Android has no Python: bundles cannot be pushed there, but measured"]
+    assert not diagnosis.failures
 
 
 def test_16_kib_pages_of_a_pi_5_are_fine_in_64_bits_only() -> None:
@@ -92,7 +114,7 @@ def test_32_bits_take_tflite_runtime_and_its_numpy() -> None:
     told = recorded("pi4_armhf_on_64_bit_kernel")
     diagnosis = examine(told)
     assert "tflite-runtime" in said(diagnosis, "engines")[0]
-    assert "ONNX Runtime is not there for 32-bit aarch64" in said(diagnosis, "engines")[1]
+    assert "ONNX Runtime is not there for 32-bit armv7l" in said(diagnosis, "engines")[1]
     assert said(diagnosis, "numpy") == ["ok: NumPy 1.24.2, which tflite-runtime needs"]
     assert "needs NumPy 1" in said(examine(with_python(told, numpy="2.2.4")), "numpy")[0]
     assert "NumPy is missing" in said(examine(with_python(told, numpy=None)), "numpy")[0]
@@ -110,10 +132,10 @@ def test_numpy_2_beside_an_installed_tflite_runtime() -> None:
 @pytest.mark.parametrize(
     ("values", "check", "reason"),
     [
-        ({"version": [3, 9, 2]}, "python", "Python 3.9.2, 64-bit, and 3.10 is the oldest that works"),
+        ({"version": [3, 9, 2]}, "python", "has Python 3.9.2, and 3.10 is the oldest that works"),
         ({"venv": False}, "python", "lacks the module venv"),
         ({"libc": ""}, "engines", "there are no wheels for a C library other than glibc"),
-        ({"libc": "glibc 2.24"}, "engines", "LiteRT needs glibc 2.27, tflite-runtime needs Python 3.10 to 3.11"),
+        ({"libc": "glibc 2.24"}, "engines", "LiteRT needs glibc 2.27, tflite-runtime is not there for 64-bit aarch64"),
         ({"version": [3, 15, 0]}, "engines", "LiteRT needs Python 3.10 to 3.14"),
         ({"machine": "riscv64"}, "engines", "LiteRT is not there for 64-bit riscv64"),
         (
@@ -180,7 +202,7 @@ def test_less_space_will_do_where_all_is_installed() -> None:
 
 def test_sensors_that_are_missing_are_no_findings() -> None:
     told = replace(recorded("pi5_trixie"), state={}, folder={}, accelerators={})
-    assert {f.check for f in examine(told).findings} == {"python", "engines", "instructions", "page size"}
+    assert {f.check for f in examine(told).findings} == {"python", "engines", "serve", "instructions", "page size"}
 
 
 Ferry = Callable[..., tuple[int, str, str]]

@@ -98,12 +98,24 @@ BOARDS: dict[str, dict[str, Any]] = {
         "cores": 8,
         "page_size": 4096,
     },
+    "adb_phone": {
+        "board": "Google Pixel 7",
+        "os": "Android 14",
+        "user": "shell",
+        "temperature_c": 44.25,
+        "throttled": ["thermal status light"],
+        "frequency_mhz": 1328,
+        "battery_percent": 85,
+        "battery_c": 28.9,
+        "charging": True,
+    },
     "emulated_pi4": {"cpu": "Cortex-A72", "cores": 2, "python": "3.11.2", "board": "Cortex-A72", "writable": True},
     "emulated_pi5": {"cpu": "Cortex-A76", "libc": "glibc 2.36", "engines": {}},
 }
 ABSENT = {
     "emulated_pi4": {"temperature_c", "throttled", "governor", "frequency_mhz", "soc", "nodes"},
     "termux_phone": {"temperature_c", "throttled", "libc", "load1"},
+    "adb_phone": {"python", "termux", "libc"},
     "jetson_orin_nano": {"throttled"},
     "pi3_bookworm": {"jetson_linux", "termux", "android_api", "numpy"},
 }
@@ -156,6 +168,38 @@ def test_throttling(text: str, words: list[str] | None) -> None:
     assert state_facts.parse_firmware(text)["throttled"] == words
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Thermal Status: 0\n", {"temperature_c": None, "throttled": []}),
+        ("Thermal Status: 3\n", {"temperature_c": None, "throttled": ["thermal status severe"]}),
+        ("Thermal Status: 9\n", {"temperature_c": None, "throttled": None}),
+        ("Can't find service: thermalservice", {"temperature_c": None, "throttled": None}),
+        (
+            "Cached temperatures:\n\tTemperature{mValue=90.0, mType=0, mName=CPU0, mStatus=0}\n"
+            "Current temperatures from HAL:\n\tTemperature{mValue=NaN, mType=0, mName=CPU0, mStatus=0}\n"
+            "\tTemperature{mValue=-3000.0, mType=0, mName=CPU1, mStatus=0}\n",
+            {"temperature_c": None, "throttled": None},
+        ),
+    ],
+)
+def test_thermal_status_of_android(text: str, told: dict[str, Any]) -> None:
+    assert state_facts.parse_thermal(text) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("  level: 40\n  scale: 50\n", {"battery_percent": 80, "battery_c": None, "charging": None}),
+        ("  AC powered: false\n  temperature: -15\n", {"battery_percent": None, "battery_c": -1.5, "charging": False}),
+        ("  level: many\n  scale: 0\n", {"battery_percent": None, "battery_c": None, "charging": None}),
+        ("dumpsys: not found", {"battery_percent": None, "battery_c": None, "charging": None}),
+    ],
+)
+def test_battery_of_android(text: str, told: dict[str, Any]) -> None:
+    assert state_facts.parse_battery(text) == told
+
+
 def test_firmware_tells_the_temperature_where_no_zone_does() -> None:
     found = {"zones": "", "firmware": "throttled=0x0\ntemp=48.3'C"}
     assert fact.read(STATE, found)["temperature_c"] == 48.3
@@ -206,7 +250,7 @@ def test_no_text_makes_a_parser_fail(text: str, path: Path, data: st.DataObject)
     """Boards tell the strangest things; a value that cannot be read is absent."""
     found = fact.sections(path.read_text(encoding="utf-8"), "recorded")
     for one in ALL:
-        said = found[one.name]
+        said = found.get(one.name, "")
         cut = data.draw(st.integers(0, len(said)))
         assert isinstance(one.parse(said[:cut] + text + said[cut:]), dict)
 
@@ -217,7 +261,7 @@ def test_sections_come_back(given_: dict[str, str]) -> None:
     assert fact.sections(said, "mark") == given_
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox", "mksh"])
 def test_script_runs_on_any_shell(shell: str, tmp_path: Path) -> None:
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")

@@ -17,13 +17,14 @@ from typing import Any
 
 import pytest
 
-from edgeferry_devices import inventory
+from edgeferry_devices import history, inventory
 from edgeferry_devices.local import LocalDevice
 from edgeferry_devices.pushing import push
 from edgeferry_devices.remote import RemoteDevice
 from edgeferry_devices.ssh import Deadlines
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import DeviceError, DeviceTimeoutError, RemoteCommandError, UnreachableError
+from edgeferry_runtime.store import Store
 
 PADDING = 4_000_000
 LIMIT = 1_000_000
@@ -162,6 +163,31 @@ def test_ctrl_c(place: Any, when: str, bundle: Bundle, make_bundle: Callable) ->
     assert not push(make_bundle(padding=3000), place.device).up_to_date
     assert list((place.root / "store" / "incoming").iterdir()) == []
     assert not list(place.root.glob("bundles/*/releases/.*"))
+
+
+def test_ctrl_c_while_it_measures_keeps_what_was_measured(place: Any, make_bundle: Callable) -> None:
+    bundles = [str(make_bundle(name).path) for name in "ab"]
+    argv = ["profile", *bundles, "--on", place.name, "--rounds", "99", "--min-secs", "0.5", "--max-warmup-secs", "0"]
+    done = interrupt(argv, lambda: len(list(history.folder().rglob("*.gz"))) == 3)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines()[-1] == "ferry: interrupted"
+    assert "Traceback" not in done.stderr
+    said: list[str] = []
+    kept = history.read(say=said.append)
+    assert len(kept) >= 3
+    assert len({m.run for m in kept}) == 1
+    assert said == []
+    assert {path.suffix for path in history.folder().rglob("*") if path.is_file()} == {".gz"}
+    Store.open(place.root).lock("next", 5).close()
+
+
+def test_ctrl_c_while_the_device_waits(place: Any, bundle: Bundle) -> None:
+    lock = place.root / "lock"
+    argv = ["profile", str(bundle.path), "--on", place.name, "--max-load", "0"]
+    done = interrupt(argv, lambda: lock.is_file() and "measurement by" in lock.read_text())
+    assert (done.returncode, done.stdout) == (130, "")
+    assert history.read() == []
+    Store.open(place.root).lock("next", 10).close()
 
 
 def test_work_that_nobody_waits_for_is_ended(place: Any, bundle: Bundle) -> None:

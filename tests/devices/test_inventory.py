@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import stat
 import string
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeferry_devices import inventory
-from edgeferry_devices.inventory import Address, Entry, parse_address
+from edgeferry_devices.inventory import Address, Entry, Inventory, parse_address
 from edgeferry_runtime.errors import OutputExistsError, UnknownNameError, UsageError
 
 
@@ -26,6 +28,10 @@ from edgeferry_runtime.errors import OutputExistsError, UnknownNameError, UsageE
         ("pi@[::1]", Address("::1", "pi")),
         ("::1", Address("::1")),
         ("user@realm@host", Address("host", "user@realm")),
+        ("adb:R58M123ABC", Address("adb:R58M123ABC")),
+        ("adb:192.168.1.5:5555", Address("adb:192.168.1.5:5555")),
+        ("adb:[fe80::1%wlan0]:5555", Address("adb:[fe80::1%wlan0]:5555")),
+        ("adb:adb-X9-AbC._adb-tls-connect._tcp", Address("adb:adb-X9-AbC._adb-tls-connect._tcp")),
     ],
 )
 def test_parse_address(text: str, address: Address) -> None:
@@ -56,6 +62,15 @@ def test_parse_address(text: str, address: Address) -> None:
         "pi@host;id",
         "-u@host",
         "[::1]:",
+        "adb:",
+        "adb:-s",
+        "adb:a b",
+        "adb:a;id",
+        "adb:$(id)",
+        "adb:a\nb",
+        "adb:../a",
+        "adb:ü",
+        "adb:" + "x" * 129,
     ],
 )
 def test_refuses_what_is_no_address(text: str) -> None:
@@ -101,9 +116,62 @@ def test_any_path_survives(home: Path, key: str, root: str) -> None:
         assert inventory.get("pi") == entry
 
 
-def test_local_is_built_in() -> None:
+def test_a_device_over_adb() -> None:
+    inventory.add(Entry("phone", "adb:R58M123ABC"))
+    assert inventory.get("phone").serial == "R58M123ABC"
+    assert inventory.get("adb:192.168.1.5:5555").serial == "192.168.1.5:5555"
+    assert inventory.get("phone").folder == "/data/local/tmp/edgeferry"
+    assert Entry("phone", "adb:R58", root="/x").folder == "/x"
+    assert not Entry("pi", "raspberrypi.local").serial
+    assert Entry("pi", "raspberrypi.local").folder == inventory.DEFAULT_ROOT
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--key", {"key": "/k"}),
+        ("--password-env", {"password_env": "PW"}),
+        ("--jump", {"jump": "gate"}),
+        ("--inside", {"inside": "proot:debian"}),
+        ("--root", {"root": "~/x"}),
+    ],
+)
+def test_a_device_over_adb_takes_nothing_of_ssh(option: str, values: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=option):
+        inventory.add(Entry("phone", "adb:R58", **values))
+
+
+def test_what_an_older_version_wrote_is_read(home: Path) -> None:
+    path = inventory.inventory_path()
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "# Written by: ferry device add\n\n[devices.pi]\nhost = 'h'\nuser = 'u'\nport = 2222\nroot = '~/r'\n"
+    )
+    assert inventory.load() == Inventory({"pi": Entry("pi", "h", "u", 2222, root="~/r")})
+
+
+def test_tags_groups_and_jump_hosts_survive() -> None:
+    entry = Entry(
+        "pi", "h", jump="ann@gate:2222,[::1]:22", tags=("b", "a"), source="/hosts.ini", source_tags=("a", "c")
+    )
+    inventory.save(Inventory({"pi": entry}, {"web": ("pi", "@a")}))
+    assert inventory.load() == Inventory({"pi": entry}, {"web": ("pi", "@a")})
+    assert entry.all_tags == ("b", "a", "c")
+
+
+def test_a_device_that_is_removed_leaves_its_groups() -> None:
+    inventory.save(Inventory({n: Entry(n, "h") for n in ("pi", "pie")}, {"web": ("pi", "pie"), "own": ("pi",)}))
+    inventory.remove("pi")
+    assert inventory.load().groups == {"web": ("pie",), "own": ()}
+
+
+@pytest.mark.parametrize("name", ["local", "all"])
+def test_built_in_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="built in"):
-        inventory.add(Entry("local", "host"))
+        inventory.add(Entry(name, "host"))
+
+
+def test_local_is_built_in() -> None:
     with pytest.raises(UsageError, match="built in"):
         inventory.remove("local")
 
@@ -163,6 +231,14 @@ def test_refuses_bad_roots(root: str) -> None:
         "[devices.pi]\nhost = 'h'\nroot = '/'",
         "[devices.pi]\nhost = 'h'\npassword_env = 'a b'",
         "[devices]\npi = 3",
+        "[devices.pi]\nhost = 'h'\ntags = 'web'",
+        "[devices.pi]\nhost = 'h'\ntags = ['a b']",
+        "[devices.pi]\nhost = 'h'\ntags = [3]",
+        "[devices.pi]\nhost = 'h'\njump = '-oProxyCommand=id'",
+        "[devices.pi]\nhost = 'h'\njump = \"gate\\nProxyCommand id\"",
+        "groups = 3",
+        "[groups]\nweb = 'pi'",
+        "[groups]\nall = ['pi']",
     ],
 )
 def test_damaged_file_is_named(home: Path, text: str) -> None:
@@ -170,4 +246,19 @@ def test_damaged_file_is_named(home: Path, text: str) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(text)
     with pytest.raises(UsageError, match=r"devices\.toml"):
+        inventory.read()
+
+
+def test_a_distribution_inside_is_remembered() -> None:
+    inventory.add(Entry("phone", "192.0.2.1", port=8022))
+    entry = replace(inventory.get("phone"), inside="proot:debian")
+    inventory.update(entry)
+    assert inventory.get("phone") == entry
+    with pytest.raises(UnknownNameError):
+        inventory.update(replace(entry, name="another"))
+    with pytest.raises(UsageError, match="is not proot:DISTRIBUTION"):
+        inventory.add(Entry("other", "192.0.2.1", inside="chroot:x"))
+    path = inventory.inventory_path()
+    path.write_text(path.read_text().replace("proot:debian", "proot:../debian"))
+    with pytest.raises(UsageError, match="cannot be read"):
         inventory.read()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,9 +14,11 @@ from typing import Any
 
 import pytest
 
-from edgeferry_devices import bootstrap, inventory, platforms, provision
+from edgeferry_devices import bootstrap, inventory, platforms, provision, wheelhouse
 from edgeferry_devices.device import silent
+from edgeferry_devices.installation import choose
 from edgeferry_devices.local import LocalDevice
+from edgeferry_devices.provision import Place, Policy, Stamp, complete
 from edgeferry_devices.pushing import push
 from edgeferry_devices.remote import RemoteDevice
 from edgeferry_devices.wheel import build_runtime_wheel, runtime_version
@@ -45,8 +48,9 @@ def script(path: Path, text: str) -> None:
 
 def says(**facts: Any) -> str:
     """A python3 that says what it is and can do nothing else."""
-    found = {"python": "/p", "version": [3, 11, 2], "system": "linux", "bits": 64, "machine": "aarch64"}
-    return f"echo '{json.dumps({'edgeferry': {**found, 'libc': 'glibc 2.36', 'venv': True, **facts}})}'"
+    found = {"python": "/p", "version": [3, 11, 2], "system": "linux", "bits": 64, "machine": "aarch64", "venv": True}
+    more = {"libc": "glibc 2.36", "page_size": 4096, "numpy": None, "engines": {}, "imports": {}}
+    return f"echo '{json.dumps({'edgeferry': {**found, **more, **facts}})}'"
 
 
 @pytest.fixture
@@ -81,9 +85,17 @@ def test_no_python(reach: Callable, tools: Path, tmp_path: Path, bundle: Bundle)
     ("facts", "reason"),
     [
         ({"version": [3, 8, 18]}, r"has Python 3\.8\.18, and 3\.10 is the oldest"),
-        ({"bits": 32}, "32-bit userland"),
-        ({"libc": ""}, "another C library than glibc"),
-        ({"system": "darwin"}, "has darwin"),
+        ({"bits": 32}, "NumPy is missing, and has no wheels for this system; install it there .Debian: sudo apt"),
+        ({"bits": 32, "numpy": "2.2.4"}, "NumPy 2.2.4 is installed, and tflite-runtime needs NumPy 1"),
+        ({"bits": 32, "numpy": "1.21.5"}, "NumPy 1.21.5 is installed, and 1.24 is the oldest that works"),
+        ({"bits": 32, "numpy": "1.26.4"}, "ONNX bundles will not run: ONNX Runtime is not there for 32-bit armv7l"),
+        (
+            {"bits": 32, "version": [3, 13, 5]},
+            "tflite-runtime needs Python 3.10 to 3.11; .* with Python 3.10 or 3.11",
+        ),
+        ({"libc": ""}, "bundles will not run: there are no wheels for a C library other than glibc"),
+        ({"libc": "", "system": "android"}, "no wheels for Android's C library; type in Termux: pkg install proot-dis"),
+        ({"system": "darwin", "libc": ""}, "there are no engines for darwin"),
         ({"venv": False}, "python3-venv"),
     ],
 )
@@ -98,18 +110,7 @@ def test_newer_python_is_found_beside_an_old_one(tools: Path, reach: Callable, t
     script(tools / "python3", f"echo 'Welcome to your shell'; {says(version=[3, 8, 1])}")
     script(tools / "python3.12", says(version=[3, 12, 1], python="/new"))
     device = reach(tools, tmp_path / "device")
-    assert platforms.choose("pi", platforms.ask(device)).python == "/new"
-
-
-def test_tags_reach_from_the_devices_glibc_downwards() -> None:
-    platform = platforms.Platform("/p", (3, 11, 2), "linux", 64, "aarch64", "glibc 2.19", True)
-    assert platform.tags() == [
-        "manylinux_2_19_aarch64",
-        "manylinux_2_18_aarch64",
-        "manylinux_2_17_aarch64",
-        "manylinux2014_aarch64",
-        "linux_aarch64",
-    ]
+    assert choose("pi", platforms.ask(device)).platform.python == "/new"
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def wheels(tmp_path: Path) -> list[Wheel]:
 
 def prepare(device: Any, root: Path, wheels: list[Wheel]) -> dict[str, Any]:
     request = {"op": "prepare", "root": str(root), "wheels": provision._described(wheels)}
-    return provision._call(device, sys.executable, request, 60)
+    return provision.call(device, sys.executable, request, 60)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_wheel_damaged_on_the_way(tmp_path: Path, wheels: list[Wheel]) -> None:
     part.write_bytes(b"something else")
     request = {"op": "install", "root": str(root), "wheels": provision._described(wheels), "stamp": {}}
     with pytest.raises(DeviceRequirementError, match="SHA-256 differs"):
-        provision._call(LocalDevice(), sys.executable, request, 60)
+        provision.call(LocalDevice(), sys.executable, request, 60)
     assert not (root / "venv").exists()
 
 
@@ -190,7 +191,22 @@ def test_nothing_is_installed_into_another_environment(tmp_path: Path, wheels: l
     script(root / "venv/bin/python", f'exec {sys.executable} "$@"')
     request = {"op": "install", "root": str(root), "wheels": provision._described(wheels), "stamp": {}}
     with pytest.raises(DeviceRequirementError, match="not a working environment of ours"):
-        provision._call(LocalDevice(), sys.executable, request, 60)
+        provision.call(LocalDevice(), sys.executable, request, 60)
+
+
+def test_an_installation_that_fails_is_begun_anew_and_with_the_server(tmp_path: Path) -> None:
+    root, no_pip = tmp_path / "root", b"not a wheel"
+    digest = hashlib.sha256(no_pip).hexdigest()
+    wheels = {digest: {"name": "pip-1-py3-none-any.whl", "size": len(no_pip), "unpacked": 0}}
+    incoming = bootstrap.prepare({"root": str(root), "wheels": wheels})["incoming"]
+    Path(incoming, f"{digest}.part").write_bytes(no_pip)
+    stamp = {"runtime": runtime_version(), "formats": ["onnx", "serve"], "wheels": {"a": "b"}, "environment": ""}
+    for fresh in (True, False):
+        with pytest.raises(bootstrap.RefusalError, match="pip could not install"):
+            bootstrap.install({"root": str(root), "wheels": wheels, "stamp": stamp, "fresh": fresh})
+        left = provision.look(LocalDevice(), str(root)).stamp
+        assert left == Stamp("", ("onnx", "serve"))
+        assert not left.has(["serve"])
 
 
 def test_wheels_of_an_interrupted_installation_are_not_sent_again(tmp_path: Path, wheels: list[Wheel]) -> None:
@@ -261,3 +277,18 @@ def test_from_nothing_to_a_pushed_bundle(
             assert {"ai_edge_litert", "onnxruntime"} <= set(agent.ask("hello")["machine"]["engines"])
     finally:
         device.close()
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(fresh=True)])
+def test_what_has_the_server_keeps_it(policy: Policy, pi: RemoteDevice, root: Path, monkeypatch: Any) -> None:
+    wanted: list[str] = []
+
+    def collect(device: str, planned: Any, formats: list[str], *_: Any) -> list[Wheel]:
+        wanted.extend(formats)
+        raise DeviceRequirementError(device, "is full", "free some space")
+
+    monkeypatch.setattr(wheelhouse, "collect", collect)
+    there = Place(str(root), Stamp("an older one", ("onnx", "serve"), {}, "python 3.0"))
+    with pytest.raises(DeviceRequirementError, match="is full"):
+        complete(pi, there, ["tflite"], print, policy)
+    assert wanted == ["serve", "tflite"]

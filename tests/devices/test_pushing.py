@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeferry_devices.profiling import profile_on
+from edgeferry_devices.profiling import profile
 from edgeferry_devices.pushing import push
 from edgeferry_devices.running import run_on_device
 from edgeferry_runtime.benchmark import BenchOptions
@@ -154,7 +154,7 @@ def test_a_real_int8_tflite_model(place: Any, zoo: Path, tmp_path: Path) -> None
     manifest = Manifest("kws", "model.tflite", "tflite", "int8", *specs, {"format": "tflite"}, Tolerance(max_abs=1e-6))
     bundle = write_bundle(tmp_path / "kws", manifest, fill)
     assert push(bundle, place.device).figures[0]["max_abs"] <= 1e-6
-    measured = profile_on(bundle, place.name, BenchOptions(num_runs=5, min_secs=0.0))
+    (measured,) = profile([bundle], [place.name], BenchOptions(num_runs=5, min_secs=0.0)).check().profiles
     assert measured.device == place.name
     assert measured.artifact["format"] == "tflite"
 

@@ -108,8 +108,7 @@ def test_gc_keeps_the_current_and_the_one_before(place: Any, make_bundle: Callab
 def test_deploy_goes_on_past_a_device_that_fails(home: Path, bundle: Bundle) -> None:
     done = deploy(bundle, ["nowhere", "local", "local"])
     assert [(each.device, each.error is None) for each in done] == [("nowhere", False), ("local", True)]
-    assert done[1].result is not None
-    assert done[1].result.id == bundle.id
+    assert done[1].result().id == bundle.id
 
 
 @near_and_far

@@ -90,9 +90,23 @@ def test_a_sustained_run_has_windows_with_temperatures(artifacts, tmp_path: Path
 
 
 def test_a_cool_board_begins_at_once_and_a_warm_one_is_marked(artifacts, tmp_path: Path) -> None:
-    options = BenchOptions(num_runs=1, warmup_runs=1, min_secs=0, max_warmup_secs=0, cool_to=55, max_cool_secs=0.1)
+    options = BenchOptions(num_runs=1, warmup_runs=1, min_secs=0, max_warmup_secs=0, cool_to=55, max_wait_secs=0.1)
     cool = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 50, "0"))
     assert cool.cooling["end_c"] == 50
+    assert cool.calming == {}
     assert "warm" not in cool.verdict
     warm = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 70, "0"))
-    assert "warm: still 70.0 °C" in warm.warnings[0]
+    assert "warm: still 70 °C" in warm.warnings[0]
+
+
+def test_a_board_that_stays_busy_is_marked(artifacts, tmp_path: Path) -> None:
+    options = BenchOptions(num_runs=1, warmup_runs=1, min_secs=0, max_warmup_secs=0, max_load=0.5, max_wait_secs=0.1)
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "loadavg").write_text("0.75 0.50 0.25 1/100 4711\n")
+    said: list[str] = []
+    busy = bench(artifacts["pair.onnx"], options, sensors=tmp_path, say=said.append)
+    assert said == ["load 0.75, waiting for load 0.5"]
+    assert busy.calming["end_load"] == 0.75
+    assert busy.calming["waited_s"] >= 0.1
+    assert "busy: still load 0.75 after 0.1s of waiting, and not load 0.5" in busy.warnings
+    assert "busy" in busy.verdict

@@ -82,7 +82,7 @@ def test_what_ferry_profile_printed_is_read(ferry, profiles, tmp_path: Path) -> 
     one.write_text(json.dumps({"schema": 1, "profiles": [{"device": "pi", "profile": profile, "error": None}]}))
     assert ferry("compare", one, profiles["1.2"])[0] == 0
     one.write_text(json.dumps({"schema": 1, "profiles": [{"device": "pi", "profile": profile}] * 2}))
-    assert "holds 2 profiles; measure one device at a time" in ferry("compare", one, profiles["1.2"])[2]
+    assert "holds 2 profiles; give one of a bundle, a device and a round" in ferry("compare", one, profiles["1.2"])[2]
 
 
 @pytest.mark.parametrize(

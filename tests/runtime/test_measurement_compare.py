@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgeferry_runtime.benchmark import BenchOptions, bench
-from edgeferry_runtime.measurement.compare import compare, compare_profiles
+from edgeferry_runtime.errors import DataError
+from edgeferry_runtime.measurement.compare import compare, compare_profiles, has_samples
 from edgeferry_runtime.profile import Profile
 
 QUICK = BenchOptions(num_runs=200, warmup_runs=20, min_secs=0, max_warmup_secs=0)
@@ -83,3 +84,13 @@ def test_two_artifacts_are_measured_in_turn(artifacts) -> None:
     data = found.to_dict()
     assert data["verdict"] == found.verdict
     assert data["a"]["name"] == "dense"
+
+
+def test_figures_without_single_runs_are_not_compared(measured: Profile) -> None:
+    """Of a program that is not ours only figures are known, from which nothing can be said to be sure."""
+    alone = replace(measured, samples_ms=(), median_ms_ci95=None)
+    assert has_samples([measured])
+    assert not has_samples([measured, alone])
+    for a, b in ((measured, alone), (alone, measured)):
+        with pytest.raises(DataError, match=r"holds no single runs.*compare what our runtime measured"):
+            compare_profiles([a], [b])

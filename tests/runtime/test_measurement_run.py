@@ -125,7 +125,8 @@ def test_what_lies_between_runs_is_not_measured() -> None:
         ({"min_secs": 9, "max_secs": 3}, "--min-secs"),
         ({"sustained_secs": -1}, "--sustained"),
         ({"cool_to": -1}, "--cool-to"),
-        ({"max_cool_secs": float("inf")}, "--max-cool-secs"),
+        ({"max_wait_secs": float("inf")}, "--max-wait-secs"),
+        ({"max_load": -0.5}, "--max-load"),
         ({"max_warmup_secs": -1}, "--max-warmup-secs"),
     ],
 )
@@ -139,3 +140,4 @@ def test_wrong_options_are_named(wrong: dict, option: str) -> None:
 def test_how_long_it_may_take() -> None:
     assert BenchOptions().longest_secs == 300
     assert BenchOptions(sustained_secs=3600, cool_to=50).longest_secs == 600 + 150 + 3600
+    assert BenchOptions(max_load=1, max_wait_secs=5).longest_secs == 5 + 300

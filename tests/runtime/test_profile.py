@@ -51,3 +51,35 @@ def test_an_incomplete_profile_is_refused_and_a_newer_key_ignored() -> None:
     del data["median_ms"]
     with pytest.raises(DataError, match="median_ms"):
         Profile.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("median_ms", float("nan")),
+        ("median_ms", "1.5"),
+        ("median_ms", True),
+        ("median_ms", None),
+        ("num_runs", 2.5),
+        ("p90_ms", float("inf")),
+        ("median_ms_ci95", [1.0]),
+        ("median_ms_ci95", [1.0, "2"]),
+        ("samples_ms", 1.0),
+        ("samples_ms", [1.0, float("nan")]),
+        ("samples_ms", [[1.0]]),
+        ("device", 7),
+        ("machine", ["cores"]),
+        ("marks", [1]),
+        ("warnings", "busy"),
+        ("artifact", {}),
+        ("engine", {"name": 1}),
+    ],
+)
+def test_a_value_that_cannot_be_one_is_named(key: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"damaged: {key} ="):
+        Profile.from_dict({**PROFILE.to_dict(), key: value})
+
+
+@pytest.mark.parametrize("key", ["p90_ms", "p99_ms", "median_ms_ci95", "rss_bytes", "partitions"])
+def test_what_a_foreign_program_does_not_tell_is_absent(key: str) -> None:
+    assert getattr(Profile.from_dict({**PROFILE.to_dict(), key: None}), key) is None

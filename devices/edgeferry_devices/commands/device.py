@@ -1,13 +1,17 @@
-"""``ferry device``: add, list, trust, inspect and remove devices."""
+"""``ferry device``: add, list, trust, inspect, set up and remove devices."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from edgeferry_devices import hostkeys, inventory
+from edgeferry_devices import groups, hostkeys, inventory
 from edgeferry_devices.commands.asking import terminal
+from edgeferry_devices.commands.device_groups import group, tag
+from edgeferry_devices.commands.device_import import import_
+from edgeferry_devices.commands.device_setup import remove, setup
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.inventory import LOCAL, Entry
 from edgeferry_runtime.commands.output import emit, json_option, say, table
@@ -16,24 +20,34 @@ from edgeferry_runtime.errors import HostKeyError, UsageError
 
 @click.group()
 def device() -> None:
-    """Add, list, trust, inspect and remove devices. The device `local` is this machine."""
+    """Add, list, trust, inspect, set up and remove devices. The device `local` is this machine."""
+
+
+device.add_command(tag)
+device.add_command(group)
+device.add_command(import_)
 
 
 @device.command()
 @click.argument("name")
-@click.argument("address", metavar="[USER@]HOST[:PORT]")
+@click.argument("address", metavar="[USER@]HOST[:PORT]|adb:SERIAL")
 @click.option("--key", type=click.Path(path_type=Path), help="Private key file; else those of ~/.ssh and the agent.")
 @click.option("--password-env", default="", metavar="VARIABLE", help="Environment variable that holds the password.")
 @click.option("--root", default=inventory.DEFAULT_ROOT, show_default=True, help="Our folder on the device.")
-def add(name: str, address: str, key: Path | None, password_env: str, root: str) -> None:
-    """Name a device. Nothing is sent yet."""
+@click.option("--jump", default="", metavar="[USER@]HOST[:PORT]", help="Host to go through; several joined by commas.")
+@click.option("--inside", default="", metavar="proot:NAME", help="On a phone: the proot-distro in which all executes.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="What @TAG then stands for; repeatable.")
+def add(name: str, address: str, key: Path | None, tags: tuple[str, ...], **more: Any) -> None:
+    """Name a device, reached over SSH or, a phone, over adb. Nothing is sent yet."""
     place = inventory.parse_address(address)
     if key is not None and not key.expanduser().is_file():
         raise UsageError(f"--key {key}", "no such file", "give the private key file")
     full_key = str(key.expanduser().absolute()) if key else ""
-    inventory.add(Entry(name, place.host, place.user, place.port, full_key, root, password_env))
+    where = name, place.host, place.user, place.port, full_key
+    entry = Entry(*where, tags=tuple(dict.fromkeys(tags)), **more)
+    inventory.add(entry)
     click.echo(f"added {name} ({place})")
-    say(f"next: ferry device trust {name}")
+    say(f"next: ferry device {'info' if entry.serial else 'trust'} {name}")
 
 
 @device.command()
@@ -64,23 +78,20 @@ def discover(seconds: float, interfaces: tuple[str, ...], as_json: bool) -> None
 @device.command(name="list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List the devices."""
-    entries = [inventory.read()[name] for name in sorted(inventory.read())]
-    rows = [(e.name, str(e.address), e.key, e.root) for e in entries]
+    """List the devices, and the tags and groups that each can be named by with an @ in front."""
+    found = inventory.load()
+    entries = [found.devices[name] for name in sorted(found.devices)]
+    rows = [(e.name, str(e.address), e.key, e.folder) for e in entries]
+    tags = [groups.of(found, name) for name in (LOCAL, *(e.name for e in entries))]
     if as_json:
         keys = ("name", "address", "key", "root")
-        local = {"name": LOCAL, "address": None, "key": None, "root": None}
-        emit({"devices": [local, *(dict(zip(keys, row, strict=True)) for row in rows)]})
+        listed = [(LOCAL, None, None, None), *rows]
+        told = [{**dict(zip(keys, row, strict=True)), "tags": names} for row, names in zip(listed, tags, strict=True)]
+        emit({"devices": told, "groups": {name: list(each) for name, each in found.groups.items()}})
         return
-    click.echo(table([("device", "address", "key", "folder"), (LOCAL, "this machine", "", ""), *rows]))
-
-
-@device.command()
-@click.argument("name")
-def remove(name: str) -> None:
-    """Forget a device. Nothing on the device itself changes."""
-    entry = inventory.remove(name)
-    click.echo(f"removed {name} ({entry.address}); its folder {entry.root} is still there")
+    full = zip([(LOCAL, "this machine", "", ""), *rows], tags, strict=True)
+    head = ("device", "address", "key", "folder", "tags")
+    click.echo(table([head, *((*row, ", ".join(names)) for row, names in full)]))
 
 
 @device.command()
@@ -94,7 +105,10 @@ def trust(name: str, yes: bool, fingerprint: str | None) -> None:
 
     if name == LOCAL:
         raise UsageError("device local", "is this machine and has no host key", "nothing is to be done")
-    route = resolve(inventory.get(name))
+    entry = inventory.get(name)
+    if entry.serial:
+        raise UsageError(f"device {name}", "is reached over adb and has no host key", "accept the dialog on its screen")
+    route = resolve(entry)
     before = hostkeys.trusted(route.known_as, route.known_hosts)
     key = fetch_host_key(route, secrets=terminal(), kinds=[k.kind for k in before if not k.revoked])
     if any(k.revoked and k.blob == key.blob for k in before):
@@ -142,3 +156,7 @@ def info(name: str, as_json: bool) -> None:
         emit(facts.to_dict())
     else:
         click.echo(facts_text(facts))
+
+
+device.add_command(setup)
+device.add_command(remove)

@@ -17,7 +17,7 @@ HIDDEN = ("near", "folder", "ours", "holds", "home", "imports", "system", "soc_v
 
 def facts_text(facts: Facts) -> str:
     """Lay out facts as a page of aligned lines."""
-    runtime = facts.runtime or "not installed yet: the first push brings it"
+    runtime = facts.runtime or "not installed yet: ferry device setup brings it, or the first push"
     head = {"device": facts.device, "address": facts.address, "root": facts.root, "runtime": runtime}
     all_told = {**facts.machine, **facts.state, **facts.folder, **facts.accelerators}
     told = {**head, **{key: all_told[key] for key in FIRST if key in all_told}, **all_told}

@@ -16,9 +16,12 @@ def parse_folder(text: str) -> dict[str, Any]:
 
 
 def parse_runtime(text: str) -> dict[str, Any]:
-    """Read the version of our runtime from the stamp of an installation."""
+    """Read the version of our runtime, and which parts are there, from the stamp of an installation that is whole."""
     try:
-        return {"runtime": str(json.loads(text)["runtime"])}
+        stamp = json.loads(text)
+        if not stamp["runtime"]:
+            return {}
+        return {"runtime": str(stamp["runtime"]), "parts": [str(part) for part in stamp.get("formats", ())]}
     except (ValueError, KeyError, TypeError):
         return {}
 

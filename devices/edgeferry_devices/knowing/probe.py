@@ -1,4 +1,7 @@
-"""Runs in each Python of a device, however old: sent as text, standard library only. Prints one line of JSON."""
+"""Runs in each Python of a device, however old: sent as text, standard library only. Prints one line of JSON.
+
+The argument, if there is one, is the flag with which engines are imported, each in a process of its own.
+"""
 
 # mypy: allow-untyped-defs, allow-untyped-calls
 
@@ -17,6 +20,8 @@ ENGINES = {
     "onnxruntime": ("onnxruntime", "onnxruntime"),
 }
 TRY_TIMEOUT_S = 100
+QUIET = {"ORT_DISABLE_TELEMETRY": "1"}
+"""Without it ONNX Runtime 1.31 and newer leaves files in the account's home when it is imported, and reports."""
 
 
 def version(distribution):
@@ -33,7 +38,9 @@ def attempt(module):
     """Import a module in a process of its own; return what went wrong, or nothing."""
     argv = [sys.executable, sys.argv[1], "-c", "import " + module]
     try:
-        with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        with subprocess.Popen(
+            argv, env=dict(QUIET, **os.environ), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
             try:
                 said = child.communicate(timeout=TRY_TIMEOUT_S)[1].decode("utf-8", "replace").strip().splitlines()
             except subprocess.TimeoutExpired:
@@ -61,7 +68,7 @@ def main():
     facts = {
         "python": sys.executable,
         "version": list(sys.version_info[:3]),
-        "system": sys.platform,
+        "system": "android" if hasattr(sys, "getandroidapilevel") else sys.platform,
         "bits": struct.calcsize("P") * 8,
         "machine": platform.machine(),
         "libc": libc(),
@@ -69,7 +76,7 @@ def main():
         "page_size": os.sysconf("SC_PAGE_SIZE"),
         "numpy": version("numpy"),
         "engines": engines,
-        "imports": {name: attempt(ENGINES[name][1]) for name in engines if ENGINES[name][1]},
+        "imports": {name: attempt(ENGINES[name][1]) for name in engines if ENGINES[name][1] and sys.argv[1:]},
     }
     sys.stdout.write("\n" + json.dumps({"edgeferry": facts}) + "\n")
 

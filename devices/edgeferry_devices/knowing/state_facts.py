@@ -10,6 +10,8 @@ from edgeferry_runtime.machine import parse_kilobytes, parse_load, parse_throttl
 
 SANE_C = range(-40, 151)
 """Zones that are asleep tell of -273 or -40 degrees, broken ones of thousands."""
+SEVERITIES = ("", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+"""Android's thermal statuses, by their number; none for 0."""
 
 
 def parse_clock(text: str) -> dict[str, Any]:
@@ -81,6 +83,32 @@ def parse_alarm(text: str) -> dict[str, Any]:
     return {"throttled": None if told is None else ["under-voltage"] * bool(told)}
 
 
+def parse_battery(text: str) -> dict[str, Any]:
+    """Read Android's ``dumpsys battery``: its charge in percent, its temperature, and whether it is being charged."""
+    told = pairs(text, ":")
+    level, scale, tenths = (number(told.get(key, "")) for key in ("level", "scale", "temperature"))
+    powered = [value == "true" for key, value in told.items() if key.endswith(" powered")]
+    return {
+        "battery_percent": None if level is None else round(100 * level / (scale or 100)),
+        "battery_c": None if tenths is None else tenths / 10,
+        "charging": any(powered) if powered else None,
+    }
+
+
+def parse_thermal(text: str) -> dict[str, Any]:
+    """Read Android's ``dumpsys thermalservice``: the processor's temperature now, and whether heat slows it.
+
+    What is cached there may be hours old, and is not read.
+    """
+    _, _, current = text.partition("Current temperatures from HAL:")
+    readings = re.findall(r"^\s+Temperature\{mValue=(-?[\d.]+), mType=0,", current, re.MULTILINE)
+    sane = [value for value in map(float, readings) if int(value) in SANE_C]
+    status = re.search(r"^Thermal Status: ([0-6])\s*$", text, re.MULTILINE)
+    severity = SEVERITIES[int(status[1])] if status else None
+    throttled = None if severity is None else [f"thermal status {severity}"] * bool(severity)
+    return {"temperature_c": max(sane, default=None), "throttled": throttled}
+
+
 CPUS = "/sys/devices/system/cpu/cpu[0-9]*/cpufreq"
 ZONES = 'for z in /sys/class/thermal/thermal_zone*; do echo "$(cat "$z/type" | tr " " _) $(cat "$z/temp")"; done'
 FREQUENCIES = (
@@ -99,7 +127,9 @@ STATE = (
     Fact("uptime", "cat /proc/uptime", parse_uptime),
     Fact("governors", f"cat {CPUS}/scaling_governor", parse_governors),
     Fact("frequencies", FREQUENCIES, parse_frequencies),
+    Fact("thermal", "dumpsys thermalservice", parse_thermal),
     Fact("zones", ZONES, parse_zones),
+    Fact("battery", "dumpsys battery", parse_battery),
     Fact("firmware", FIRMWARE, parse_firmware),
     Fact("alarm", ALARM, parse_alarm),
 )

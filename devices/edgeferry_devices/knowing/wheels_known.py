@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-ARM_32 = ("armv7l", "armv8l", "aarch64")
+from edgeferry_devices.platforms import ARM_32, Platform
+
+FORMATS: Mapping[str, str] = {"tflite": "TFLite", "onnx": "ONNX"}
+RUNS: Mapping[str, str] = {
+    "ai_edge_litert": "tflite",
+    "tflite_runtime": "tflite",
+    "tensorflow.lite": "tflite",
+    "onnxruntime": "onnx",
+}
+"""By engine, the format that it runs."""
+
+ARM_64_AND_PC: Mapping[int, tuple[str, ...]] = {64: ("aarch64", "x86_64")}
 
 
 @dataclass(frozen=True)
@@ -16,54 +26,63 @@ class Wheels:
     Attributes:
         engine: Its name.
         format: The artifacts that it runs.
+        requirement: How pip is asked for it.
         pythons: The oldest and the newest minor version of Python 3.
-        machines: By bits of the userland, the machines.
+        machines: By bits of the userland, what the kernel may say of the machine.
         glibc: The oldest minor version of glibc 2.
     """
 
     engine: str
     format: str
+    requirement: str
     pythons: tuple[int, int]
     machines: Mapping[int, tuple[str, ...]]
-    glibc: int
+    glibc: int = 27
 
-    def lack(self, python: Mapping[str, Any]) -> str:
-        """Say why none fits a Python of `edgeferry_devices.knowing.python_facts`; nothing where one does."""
-        minor, (oldest, newest) = python["version"][1], self.pythons
-        if not oldest <= minor <= newest:
+    def lack(self, platform: Platform) -> str:
+        """Say why none fits a Python; nothing where one does."""
+        oldest, newest = self.pythons
+        if platform.machine not in self.machines.get(platform.bits, ()):
+            return f"is not there for {platform.bits}-bit {platform.arch}"
+        if not oldest <= platform.version[1] <= newest:
             return f"needs Python 3.{oldest} to 3.{newest}"
-        if python["machine"] not in self.machines.get(python["bits"], ()):
-            return f"is not there for {python['bits']}-bit {python['machine']}"
-        if glibc(python) < self.glibc:
+        if platform.glibc < self.glibc:
             return f"needs glibc 2.{self.glibc}"
         return ""
 
 
 KNOWN = (
-    Wheels("LiteRT", "tflite", (10, 14), {64: ("aarch64", "x86_64")}, 27),
-    Wheels("tflite-runtime", "tflite", (10, 11), {32: ARM_32, 64: ("aarch64", "x86_64")}, 27),
-    Wheels("ONNX Runtime", "onnx", (10, 14), {64: ("aarch64", "x86_64")}, 27),
+    Wheels("LiteRT", "tflite", "ai-edge-litert>=2.1", (10, 14), ARM_64_AND_PC, 34),
+    Wheels("LiteRT", "tflite", "ai-edge-litert>=2.1,<2.1.6", (10, 14), ARM_64_AND_PC),
+    Wheels("tflite-runtime", "tflite", "tflite-runtime>=2.14", (10, 11), {32: ARM_32}),
+    Wheels("ONNX Runtime", "onnx", "onnxruntime>=1.20", (10, 14), ARM_64_AND_PC),
 )
-"""In the order of preference. 32-bit wheels of NumPy do not exist: it comes from the distribution there."""
+"""In the order of preference. ai-edge-litert needs glibc 2.34 from 2.1.6 on, though its tags promise 2.27. There are no
+32-bit wheels of NumPy: it comes from the distribution there, and tflite-runtime takes NumPy 1 alone."""
 
 
-def glibc(python: Mapping[str, Any]) -> int:
-    """Return the minor version of glibc 2 that a Python runs on; 0 where it is another C library."""
-    name, _, version = str(python.get("libc", "")).partition(" ")
-    minor = version.partition(".")[2].partition(".")[0]
-    return int(minor) if name == "glibc" and minor.isdigit() else 0
+SERVE = "serve"
+"""The optional part of an installation that makes a device a server."""
+SERVER = Wheels("the server", SERVE, "grpcio>=1.66,<1.84", (10, 14), ARM_64_AND_PC, 17)
+"""What the server is published for, which is what the narrowest of its parts is: on 32-bit Arm there are wheels of
+neither grpcio nor uvloop nor httptools, on musl none of the engines."""
+SERVER_PARTS = (
+    *("starlette>=0.45", "uvicorn>=0.34", "httptools>=0.6", "uvloop>=0.21", "python-multipart>=0.0.18"),
+    *("orjson>=3.10", "prometheus-client>=0.21", SERVER.requirement, "protobuf>=5", "pillow>=10"),
+)
+"""What pip is asked for: the extra ``serve``."""
 
 
-def fitting(python: Mapping[str, Any]) -> dict[str, str]:
+def fitting(platform: Platform) -> dict[str, Wheels]:
     """Return the engine for each format of artifact that has one for this Python."""
-    found: dict[str, str] = {}
+    found: dict[str, Wheels] = {}
     for wheels in KNOWN:
-        if not wheels.lack(python):
-            found.setdefault(wheels.format, wheels.engine)
+        if not wheels.lack(platform):
+            found.setdefault(wheels.format, wheels)
     return found
 
 
-def lacks(python: Mapping[str, Any], artifact: str) -> str:
-    """Say of each engine for a format of artifact why it does not fit."""
-    told = [(wheels.engine, wheels.lack(python)) for wheels in KNOWN if wheels.format == artifact]
-    return ", ".join(f"{engine} {why}" for engine, why in told if why)
+def lacks(platform: Platform, artifact: str) -> str:
+    """Say of each engine for a format of artifact why it does not fit, in the words of the least that it asks."""
+    told = {wheels.engine: wheels.lack(platform) for wheels in KNOWN if wheels.format == artifact}
+    return ", ".join(f"{engine} {why}" for engine, why in told.items() if why)

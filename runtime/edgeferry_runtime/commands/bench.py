@@ -7,21 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgeferry_runtime.commands.bench_options import heat_options, ops_options, run_options
+from edgeferry_runtime.commands.bench_options import ops_options, run_options, state_options
+from edgeferry_runtime.commands.budget_options import Gates, budget_options, verdict_lines
 from edgeferry_runtime.commands.delegate_option import delegate_options
 from edgeferry_runtime.commands.output import emit, json_option, say
-from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.errors import EdgeferryError, UsageError
 
 if TYPE_CHECKING:
     from edgeferry_runtime.benchmark import BenchOptions
+    from edgeferry_runtime.junit import Suite
 
 
 @click.command("bench")
 @click.argument("target", type=click.Path(path_type=Path))
 @run_options
 @delegate_options
-@heat_options
+@state_options
 @ops_options
+@budget_options
 @click.option("--sweep", is_flag=True, help="Try threads and delegates that this machine has, and recommend one.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs, where there is no probe.")
 @click.option("--signature", metavar="NAME", help="Which of several signatures.  [default: the primary one]")
@@ -36,7 +39,13 @@ def bench(target: Path, as_json: bool, delegate: str | None, sweep: bool, top: i
     from edgeferry_runtime.benchmark import BenchOptions
     from edgeferry_runtime.commands.target import check_target
 
-    others = {"--delegate": delegate, "--sustained": options["sustained_secs"], "--ops": options["ops"]}
+    gates = Gates.take(options)
+    others = {
+        "--delegate": delegate,
+        "--sustained": options["sustained_secs"],
+        "--ops": options["ops"],
+        "--budget": gates.limits,
+    }
     for other in [name for name, given in others.items() if sweep and given]:
         raise UsageError("--sweep", f"does not go together with {other}", f"leave out {other}")
     wanted = BenchOptions(delegate=delegate or "cpu", **options)
@@ -45,19 +54,35 @@ def bench(target: Path, as_json: bool, delegate: str | None, sweep: bool, top: i
     if sweep:
         _sweep(target, wanted, as_json)
     else:
-        _bench(target, wanted, as_json, top)
+        _bench(target, wanted, gates, None if as_json else top)
 
 
-def _bench(target: Path, options: BenchOptions, as_json: bool, top: int) -> None:
-    from edgeferry_runtime.benchmark import bench_fresh
+def _bench(target: Path, options: BenchOptions, gates: Gates, top: int | None) -> None:
+    """Measure, report as text with so many operators, or as JSON, and hold the budget."""
+    from edgeferry_runtime.budget import enforce
     from edgeferry_runtime.commands.profile_text import profile_text
 
-    profile = bench_fresh(target, options, say=say)
-    if as_json:
+    suite = _measure(target, options, gates)
+    (profile,) = suite.profiles
+    if top is None:
         data = profile.to_dict()
-        emit(data, data.pop("schema"))
+        told = {"budget": [verdict.to_dict() for verdict in suite.verdicts]} if gates.limits else {}
+        emit({**data, **told}, data.pop("schema"))
     else:
-        click.echo(profile_text(profile, top))
+        click.echo("\n".join([profile_text(profile, top), *verdict_lines([suite])]))
+    gates.report([suite])
+    enforce(suite.verdicts)
+
+
+def _measure(target: Path, options: BenchOptions, gates: Gates) -> Suite:
+    """Measure; what prevents it is reported too."""
+    from edgeferry_runtime.benchmark import bench_fresh
+
+    try:
+        return gates.suite("local", [bench_fresh(target, options, say=say)])
+    except EdgeferryError as error:
+        gates.report([gates.suite("local", errors=[(target.name, error)])])
+        raise
 
 
 def _sweep(target: Path, options: BenchOptions, as_json: bool) -> None:

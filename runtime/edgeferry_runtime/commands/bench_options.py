@@ -30,7 +30,7 @@ RUNS = (
         help="Seconds to warm up at most until runs are steady; 0 makes exactly --warmup-runs.",
     ),
 )
-HEAT = (
+STATE = (
     click.option(
         "--sustained",
         "sustained_secs",
@@ -40,8 +40,9 @@ HEAT = (
         help="Go on for so long (30s, 5m, 1h), and show how latency drifts as the machine heats.",
     ),
     click.option("--cool-to", type=float, metavar="CELSIUS", help="Wait until the machine is so cool before."),
+    click.option("--max-load", type=float, metavar="LOAD", help="Wait until its load of a minute is so low before."),
     click.option(
-        "--max-cool-secs", type=float, default=600.0, show_default=True, help="Seconds to wait for it at most."
+        "--max-wait-secs", type=float, default=600.0, show_default=True, help="Seconds to wait for these at most."
     ),
 )
 
@@ -59,9 +60,9 @@ def run_options(command: Command) -> Command:
     return _with(command, RUNS)
 
 
-def heat_options(command: Command) -> Command:
-    """Add ``--sustained`` and what belongs to ``--cool-to``."""
-    return _with(command, HEAT)
+def state_options(command: Command) -> Command:
+    """Add ``--sustained``, and what is waited for before."""
+    return _with(command, STATE)
 
 
 def ops_options(command: Command) -> Command:

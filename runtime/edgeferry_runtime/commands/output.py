@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from edgeferry_runtime.errors import MissingFileError, OutputExistsError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -24,6 +27,19 @@ def say(message: str) -> None:
 def emit(data: Mapping[str, Any], schema: int = 1) -> None:
     """Print a result as JSON with its schema version first."""
     click.echo(json.dumps({"schema": schema, **data}, indent=2, ensure_ascii=False))
+
+
+def check_file(path: Path, option: str) -> None:
+    """Refuse a file that cannot be written, before there is anything to write.
+
+    Raises:
+        OutputExistsError: If it is a folder.
+        MissingFileError: If its folder does not exist.
+    """
+    if path.is_dir():
+        raise OutputExistsError(f"{option} {path}", "is a folder", "give a file")
+    if not path.absolute().parent.is_dir():
+        raise MissingFileError(path.parent, "no such folder", f"create it, or give another {option}")
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

@@ -12,6 +12,7 @@ from edgeferry_runtime.durations import format_duration
 from edgeferry_runtime.engines import Execution
 from edgeferry_runtime.measurement.sustained import drift_sentence
 from edgeferry_runtime.profile import Profile
+from edgeferry_runtime.quantities import duration, size
 
 
 def profile_text(profile: Profile, top: int = 10) -> str:
@@ -21,7 +22,6 @@ def profile_text(profile: Profile, top: int = 10) -> str:
         profile: What was measured.
         top: Operators to show at most, where they were measured.
     """
-    low, high = profile.median_ms_ci95
     facts = {
         "artifact": _artifact(profile.artifact),
         "engine": f"{profile.engine['name']} {profile.engine['version']}, {profile.engine['delegate']}",
@@ -29,9 +29,9 @@ def profile_text(profile: Profile, top: int = 10) -> str:
         "executes": _executes(profile.execution),
         "": "",
         "load": f"{duration(profile.init_ms)}, first inference {duration(profile.first_inference_ms)}",
-        "median": f"{duration(profile.median_ms)}  (95 % sure between {duration(low)} and {duration(high)})",
+        "median": f"{duration(profile.median_ms)}{_interval(profile.median_ms_ci95)}",
         "p5 .. p95": f"{duration(profile.p5_ms)} .. {duration(profile.p95_ms)}",
-        "p90, p99": f"{duration(profile.p90_ms)}, {duration(profile.p99_ms)}",
+        "p90, p99": f"{_known(profile.p90_ms)}, {_known(profile.p99_ms)}",
         "mean": f"{duration(profile.mean_ms)}, standard deviation {duration(profile.stddev_ms)}",
         "min .. max": f"{duration(profile.min_ms)} .. {duration(profile.max_ms)}",
         "runs": f"{profile.num_runs} after {profile.warmup_runs} to warm up",
@@ -39,7 +39,9 @@ def profile_text(profile: Profile, top: int = 10) -> str:
         "state": _state(profile.state_before, profile.state_after),
     }
     if profile.cooling:
-        facts["cooled"] = _cooled(profile.cooling)
+        facts["cooled"] = _waited(profile.cooling, "c", "{:.4g} °C")
+    if profile.calming:
+        facts["calmed"] = _waited(profile.calming, "load", "load {:.4g}")
     facts["verdict"] = profile.verdict
     width = max(map(len, facts))
     lines = [f"{key.ljust(width)}  {value}".rstrip() for key, value in facts.items()]
@@ -51,23 +53,12 @@ def profile_text(profile: Profile, top: int = 10) -> str:
     return "\n".join(lines)
 
 
-def duration(milliseconds: float) -> str:
-    """Write milliseconds with three digits, in the unit that fits."""
-    for limit, factor, unit in ((0.9995, 1e3, "us"), (999.5, 1.0, "ms")):
-        if milliseconds < limit:
-            return f"{milliseconds * factor:.3g} {unit}"
-    return f"{milliseconds / 1e3:.4g} s"
+def _interval(interval: tuple[float, float] | None) -> str:
+    return f"  (95 % sure between {duration(interval[0])} and {duration(interval[1])})" if interval else ""
 
 
-def size(count: float | None) -> str:
-    """Write bytes in the unit that fits, or that they are unknown."""
-    if count is None:
-        return "unknown"
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} GiB"
+def _known(milliseconds: float | None) -> str:
+    return "unknown" if milliseconds is None else duration(milliseconds)
 
 
 def _artifact(artifact: Mapping[str, Any]) -> str:
@@ -84,9 +75,9 @@ def _memory(profile: Profile) -> str:
     return f"{words}, {size(profile.baseline_rss_bytes)} before the engine"
 
 
-def _cooled(cooling: Mapping[str, Any]) -> str:
-    waited = format_duration(cooling["waited_s"])
-    return f"from {cooling['start_c']:.1f} to {cooling['end_c']:.1f} °C in {waited}, {cooling['target_c']:g} °C wanted"
+def _waited(wait: Mapping[str, Any], unit: str, wording: str) -> str:
+    start, end, target = (wording.format(wait[f"{key}_{unit}"]) for key in ("start", "end", "target"))
+    return f"from {start} to {end} in {format_duration(wait['waited_s'])}, {target} wanted"
 
 
 def _executes(execution: Mapping[str, Any]) -> str:

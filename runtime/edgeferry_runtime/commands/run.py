@@ -10,9 +10,9 @@ import click
 
 from edgeferry_runtime.cli import resolve
 from edgeferry_runtime.commands.delegate_option import delegate_options, execution_lines
-from edgeferry_runtime.commands.output import emit, json_option, say
+from edgeferry_runtime.commands.output import check_file, emit, json_option, say
 from edgeferry_runtime.commands.tensors_text import outputs_json, outputs_text
-from edgeferry_runtime.errors import BundleError, MissingFileError, OutputExistsError, UsageError
+from edgeferry_runtime.errors import BundleError, UsageError
 
 if TYPE_CHECKING:
     from edgeferry_runtime.bundle import Bundle
@@ -128,7 +128,4 @@ def _say_probe(asked: Request, bundle: Bundle | None) -> None:
 def _check_npz(path: Path) -> None:
     if path.suffix != ".npz":
         raise UsageError(f"--output {path}", "does not end in .npz", "name it so")
-    if path.is_dir():
-        raise OutputExistsError(f"--output {path}", "is a folder", "give a file")
-    if not path.absolute().parent.is_dir():
-        raise MissingFileError(path.parent, "no such folder", "create it, or give another --output")
+    check_file(path, "--output")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgeferry_runtime.commands.output import table
-from edgeferry_runtime.commands.profile_text import duration
 from edgeferry_runtime.measurement.sweep import Row, Sweep
+from edgeferry_runtime.quantities import duration
 
 HEAD = ("delegate", "median", "95 % interval", "nodes", "executes")
 

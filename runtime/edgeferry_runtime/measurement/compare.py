@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from edgeferry_runtime.errors import DataError
 from edgeferry_runtime.measurement.fresh import bench_fresh
 from edgeferry_runtime.measurement.local import Say, silent
 from edgeferry_runtime.measurement.options import DEFAULTS, BenchOptions
@@ -110,24 +111,42 @@ def compare_profiles(a: Sequence[Profile], b: Sequence[Profile], seed: int = 0) 
         a: One profile for each process, all of one artifact.
         b: The same of what is compared.
         seed: Of the bootstrap.
+
+    Raises:
+        DataError: If one of them holds no samples.
     """
     ratio, interval = ratio_interval(_samples(a), _samples(b), seed)
     alone = (ONE_EACH,) if min(len(a), len(b)) == 1 else ()
     return Comparison(
-        _side(a, seed),
-        _side(b, seed),
+        pool(a, seed),
+        pool(b, seed),
         ratio,
         interval,
         tuple(_differences(a[0], b[0])),
-        (*_warnings("A", a), *_warnings("B", b), *alone),
+        (*pool_warnings("A", a), *pool_warnings("B", b), *alone),
     )
 
 
+def has_samples(profiles: Sequence[Profile]) -> bool:
+    """Tell whether all of them hold their single runs, without which there is no interval and no comparison."""
+    return all(profile.samples_ms for profile in profiles)
+
+
 def _samples(profiles: Sequence[Profile]) -> list[Array]:
+    for profile in profiles:
+        if not profile.samples_ms:
+            reason = f"holds no single runs, because {profile.engine['name']} on {profile.device} does not tell them"
+            raise DataError(f"profile of {profile.artifact['name']}", reason, "compare what our runtime measured")
     return [np.array(profile.samples_ms, np.float64) for profile in profiles]
 
 
-def _side(profiles: Sequence[Profile], seed: int) -> Side:
+def pool(profiles: Sequence[Profile], seed: int = 0) -> Side:
+    """Return what several processes of one artifact say together.
+
+    Args:
+        profiles: One for each process.
+        seed: Of the bootstrap.
+    """
     median, interval = side_interval(_samples(profiles), seed)
     first, runs = profiles[0], sum(profile.num_runs for profile in profiles)
     return Side(str(first.artifact["name"]), first.device, median, interval, len(profiles), runs)
@@ -146,7 +165,7 @@ def _circumstances(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _warnings(label: str, profiles: Sequence[Profile]) -> list[str]:
+def pool_warnings(label: str, profiles: Sequence[Profile]) -> list[str]:
     """Name each kind of warning once, with the first reason and in how many of the processes it was seen."""
     by_kind: dict[str, list[str]] = {}
     for profile in profiles:

@@ -22,11 +22,11 @@ from edgeferry_runtime.engines.execution import gate
 from edgeferry_runtime.feeds import sample_feeds
 from edgeferry_runtime.guard import check_artifact, try_in_child
 from edgeferry_runtime.measurement import marks
-from edgeferry_runtime.measurement.cooling import Cooling, Time, cool
 from edgeferry_runtime.measurement.options import DEFAULTS, BenchOptions
 from edgeferry_runtime.measurement.run import Run, Warmup, collect, warm_up
 from edgeferry_runtime.measurement.statistics import summarize
 from edgeferry_runtime.measurement.sustained import WINDOWS, Window, sustain
+from edgeferry_runtime.measurement.waiting import LOAD, TEMPERATURE, Reading, Time, Wait, wait
 from edgeferry_runtime.measurement.watch import Scheduling, Watch, scheduling
 from edgeferry_runtime.model import Model
 from edgeferry_runtime.profile import Profile
@@ -89,7 +89,7 @@ def bench(
 
     Raises:
         EdgeferryError: What `edgeferry_runtime.load` raises, and EngineError where a run fails.
-        UsageError: If `options.cool_to` is asked for and there is no sensor.
+        UsageError: If `options.cool_to` or `options.max_load` is asked for and the machine does not tell it.
     """
     bundle = Bundle.open(path) if Path(path).is_dir() else None
     artifact = bundle.artifact if bundle else Path(path)
@@ -98,7 +98,7 @@ def bench(
         bundle.check_weights()
     operators = _operators(path, options)
     read = partial(machine.state, sensors)
-    cooling = _cooled(options, read, say)
+    waits = wait(read, _targets(options), options.max_wait_secs, say, Time())
     baseline = machine.memory(sensors)["rss_bytes"]
     import_engine(format_name, artifact)
     before = read()
@@ -110,7 +110,7 @@ def bench(
         memory = machine.memory(sensors)
     states = (before, *measured.states, read())
     facts = machine.describe()
-    found = _marks(measured, options, cooling, states, facts["cores"])
+    found = _marks(measured, options, waits, states, facts["cores"])
     return Profile(
         artifact={**_artifact(artifact, format_name, bundle), **_signature(model)},
         engine={"name": model.engine, "version": model.engine_version, "delegate": model.delegate},
@@ -130,7 +130,7 @@ def bench(
         state_after=states[-1],
         scheduling=_scheduling(measured.counted),
         windows=tuple(window.to_dict() for window in measured.windows),
-        cooling=vars(cooling) if cooling else {},
+        **_waits(waits),
         **operators,
         warnings=tuple(map(str, found)),
         marks=tuple(vars(mark) for mark in found),
@@ -150,10 +150,15 @@ def _operators(path: str | os.PathLike[str], options: BenchOptions) -> dict[str,
     return {"operators": tuple(found.pop("operators")), "operators_run": found}
 
 
-def _cooled(options: BenchOptions, read: Callable[[], Mapping[str, Any]], say: Say) -> Cooling | None:
-    if options.cool_to is None:
-        return None
-    return cool(read, options.cool_to, options.max_cool_secs, say, Time())
+def _targets(options: BenchOptions) -> dict[Reading, float]:
+    wanted = {TEMPERATURE: options.cool_to, LOAD: options.max_load}
+    return {reading: value for reading, value in wanted.items() if value is not None}
+
+
+def _waits(waits: Sequence[Wait]) -> dict[str, Any]:
+    """Return the figures of a profile that describe what was waited for."""
+    names = {TEMPERATURE: "cooling", LOAD: "calming"}
+    return {names[found.reading]: found.to_dict() for found in waits}
 
 
 def _load(format_name: str, artifact: Path, options: BenchOptions) -> tuple[Engine, float]:
@@ -218,12 +223,12 @@ def _progress(window: Window, seconds: float) -> str:
 def _marks(
     measured: Measured,
     options: BenchOptions,
-    cooling: Cooling | None,
+    waits: Sequence[Wait],
     states: Sequence[Mapping[str, Any]],
     cores: int,
 ) -> tuple[marks.Mark, ...]:
     return (
-        *((cooling.mark,) if cooling and cooling.mark else ()),
+        *(found.mark for found in waits if found.mark),
         *marks.of_samples(measured.samples, options, measured.warmup.steady),
         *marks.of_states(states, cores),
         *marks.of_scheduling(measured.counted, measured.seconds),
@@ -251,6 +256,7 @@ def _scheduling(counted: Scheduling) -> dict[str, Any]:
 
 
 def _artifact(path: Path, format_name: str, bundle: Bundle | None) -> dict[str, Any]:
+    verification = bundle.manifest.verification if bundle else {}
     return {
         "name": bundle.manifest.name if bundle else path.stem,
         "format": format_name,
@@ -258,4 +264,5 @@ def _artifact(path: Path, format_name: str, bundle: Bundle | None) -> dict[str, 
         "bundle": bundle.id if bundle else None,
         "size_bytes": artifact_size(path),
         "sha256": artifact_sha256(path),
+        "accuracy": verification.get("accuracy"),
     }

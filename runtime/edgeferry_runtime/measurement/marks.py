@@ -35,7 +35,7 @@ class Mark:
 
     Attributes:
         kind: ``throttled``, ``under-voltage``, ``slowed``, ``preempted``, ``busy``, ``unsteady``, ``drifting``,
-            ``short`` or ``warm``.
+            ``short`` or ``warm``; of a program that is not ours also ``not proven``, ``shared`` or ``unknown``.
         reason: What was seen, with its figures.
     """
 
@@ -60,11 +60,8 @@ def of_samples(samples: Array, options: BenchOptions, steady: bool | None = None
         options: How they were measured.
         steady: Whether the warm-up ended steady; None where that was not asked.
     """
-    if not options.sustained_secs and len(samples) < options.num_runs:
-        yield Mark("short", f"only {len(samples)} of {options.num_runs} runs fitted into {options.max_secs:g} s")
     median, p95 = np.percentile(samples, (50, 95))
-    if p95 > SPREAD * median:
-        yield Mark("unsteady", f"the 95th percentile is {p95 / median:.1f} times the median")
+    yield from of_figures(len(samples), float(median), float(p95), options)
     if steady is False:
         limit = min(options.max_warmup_secs, options.max_secs)
         yield Mark("unsteady", f"{limit:g} s of warming up did not make the runs steady")
@@ -73,6 +70,21 @@ def of_samples(samples: Array, options: BenchOptions, steady: bool | None = None
         first, last = np.median(samples[:quarter]), np.median(samples[-quarter:])
         if abs(last / first - 1) > DRIFT:
             yield Mark("drifting", f"the last quarter's median is {last / first - 1:+.0%} off the first's")
+
+
+def of_figures(runs: int, median: float, p95: float, options: BenchOptions) -> Iterator[Mark]:
+    """Say what in the figures of the samples speaks against them.
+
+    Args:
+        runs: How many there are.
+        median: Of their milliseconds.
+        p95: Their 95th percentile.
+        options: How they were measured.
+    """
+    if not options.sustained_secs and runs < options.num_runs:
+        yield Mark("short", f"only {runs} of {options.num_runs} runs fitted into {options.max_secs:g} s")
+    if median and p95 > SPREAD * median:
+        yield Mark("unsteady", f"the 95th percentile is {p95 / median:.1f} times the median")
 
 
 def of_states(states: Sequence[State], cores: int) -> Iterator[Mark]:

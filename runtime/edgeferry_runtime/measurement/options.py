@@ -9,7 +9,7 @@ from edgeferry_runtime.errors import UsageError
 
 LEAST = {
     **{"num_runs": 1, "warmup_runs": 1, "min_secs": 0, "max_secs": 0, "max_warmup_secs": 0, "seed": 0},
-    **{"sustained_secs": 0, "cool_to": 0, "max_cool_secs": 0},
+    **{"sustained_secs": 0, "cool_to": 0, "max_load": 0, "max_wait_secs": 0},
 }
 
 
@@ -29,7 +29,8 @@ class BenchOptions:
         max_warmup_secs: Seconds to wait at most until the runs are steady; 0 makes exactly `warmup_runs`.
         sustained_secs: Seconds to go on for, in place of `num_runs`, `min_secs` and `max_secs`; 0 for none.
         cool_to: Degrees Celsius to wait for before anything is loaded; None does not wait.
-        max_cool_secs: Seconds to wait for that at most.
+        max_load: Load of the last minute to wait for as well; None does not wait.
+        max_wait_secs: Seconds to wait for both at most.
         ops: Measure time per operator as well, in a process of its own, before.
     """
 
@@ -44,7 +45,8 @@ class BenchOptions:
     max_warmup_secs: float = 10.0
     sustained_secs: float = 0.0
     cool_to: float | None = None
-    max_cool_secs: float = 600.0
+    max_load: float | None = None
+    max_wait_secs: float = 600.0
     ops: bool = False
 
     def __post_init__(self) -> None:
@@ -60,8 +62,8 @@ class BenchOptions:
     @property
     def longest_secs(self) -> float:
         """Seconds that all of it may take, beside loading and the one run that is under way when time is up."""
-        cooling = self.max_cool_secs if self.cool_to is not None else 0.0
-        return cooling + max(self.max_secs, self.max_warmup_secs) + max(self.max_secs, self.sustained_secs)
+        waiting = 0.0 if self.cool_to is None and self.max_load is None else self.max_wait_secs
+        return waiting + max(self.max_secs, self.max_warmup_secs) + max(self.max_secs, self.sustained_secs)
 
 
 DEFAULTS = BenchOptions()

@@ -25,7 +25,7 @@ def try_out(model: Path, what: Mapping[str, str]) -> dict[str, Any]:
             ``library``: load the library of that delegate.
 
     Returns:
-        ``version`` of the engine, ``processor`` in words, and ``providers`` of ONNX Runtime, where they are known.
+        ``engine`` and its ``version``, ``processor`` in words, and ``providers`` of ONNX Runtime, where they are known.
 
     Raises:
         EngineError: If it cannot be used, its process dies, or it does not answer in time.
@@ -62,7 +62,7 @@ def _delegate(path: Path, text: str) -> dict[str, Any]:
     engine = open_engine(path.suffix[1:], path, parse_delegates(text), tried=True)
     feeds = zero_feeds(engine.inputs)
     engine.run([feeds[spec.name] for spec in engine.inputs])
-    found = {"version": engine.version, "processor": engine.execution.processor}
+    found = {"engine": engine.name, "version": engine.version, "processor": engine.execution.processor}
     engine.close()
     if path.suffix == ".onnx":
         from edgeferry_runtime.engines.onnxruntime import import_engine

@@ -1,0 +1,1 @@
+"""Host lists of Ansible's: read as data, never executed."""

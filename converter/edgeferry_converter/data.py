@@ -321,7 +321,8 @@ def _open_file(path: Path) -> dict[str, Column]:
 
 def _load_npy(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
+        with path.open("rb") as stream:
+            array: Array = np.load(stream, allow_pickle=False)
     except DAMAGED as error:
         raise _unreadable(path, error) from error
     if not isinstance(array, np.ndarray):

@@ -109,8 +109,9 @@ def test_a_scan_needs_no_recipe(ferry: Callable[..., Done]) -> None:
 
 def spoiled(**arrays: Any) -> Callable[[], None]:
     def write() -> None:
-        data = dict(np.load("data.npz"))
-        np.savez("data.npz", **{**data, **arrays})
+        with np.load("data.npz") as stored:
+            data = {**stored, **arrays}
+        np.savez("data.npz", **data)
 
     return write
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from edgeferry_converter.compress.on_keras.network import KerasNetwork
 from edgeferry_converter.compress.recipe import Train
 from edgeferry_runtime.errors import ConversionError, TrainingError, UnknownNameError, UsageError
 
-ZOO = os.environ.get("EDGEFERRY_ZOO")
 RESNET = "mlperf-tiny/benchmark/training/image_classification/trained_models/pretrainedResnet.h5"
 TRAIN = Train(batch_size=64)
 
@@ -146,7 +144,7 @@ def test_macs_of_inputs_without_a_size_cannot_be_a_target() -> None:
 
 
 @pytest.mark.slow
-def test_mobilenet_v2_of_keras_becomes_half() -> None:
+def test_mobilenet_v2_of_keras_becomes_half(zoo: Path) -> None:
     import keras
 
     model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=10)
@@ -162,13 +160,12 @@ def test_mobilenet_v2_of_keras_becomes_half() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(ZOO is None, reason="EDGEFERRY_ZOO says no folder")
+@pytest.mark.zoo
 @pytest.mark.filterwarnings("ignore:Argument `decay`")
-def test_the_resnet_of_mlperf_tiny_becomes_half() -> None:
+def test_the_resnet_of_mlperf_tiny_becomes_half(zoo: Path) -> None:
     import keras
 
-    assert ZOO is not None
-    network = KerasNetwork("m", keras.models.load_model(Path(ZOO) / RESNET))
+    network = KerasNetwork("m", keras.models.load_model(zoo / RESNET))
     work = PruneChannels(macs=0.5, criterion="batch-norm").begin(network, context(network))
     assert (work.facts["macs_before"], work.facts["macs_after"] <= 6_250_816) == (12_501_632, True)
     assert work.network.parameters() == work.facts["parameters_after"]

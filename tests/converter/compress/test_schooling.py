@@ -44,8 +44,7 @@ def learn(network: Network, given: Given, **recipe: Any) -> schooling.School:
 def test_inputs_that_do_not_fit_are_named(
     network: Network, keras_pupil: Any, spoil: Callable[..., Any], said: str
 ) -> None:
-    data = np.load(keras_pupil.data)
-    with pytest.raises(DataError) as error:
+    with np.load(keras_pupil.data) as data, pytest.raises(DataError) as error:
         learn(network, Given((spoil(data["image"]), data["label"])))
     assert said in str(error.value)
 
@@ -70,7 +69,8 @@ def test_the_output_is_seen_to_be_a_distribution_and_the_loss_follows_from_the_l
 
 
 def test_a_function_judges_by_what_it_is_given(network: Network, keras_pupil: Any) -> None:
-    data = np.load(keras_pupil.data)
+    with np.load(keras_pupil.data) as stored:
+        data = dict(stored)
 
     def accuracy(predict: Any) -> float:
         assert predict(data["image"]).shape == (96, 5)

@@ -85,10 +85,10 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 def _cnn(keras: Any) -> Any:
     image = keras.Input((8, 8, 1), name="image")
-    x = keras.layers.Conv2D(8, 3, activation="relu")(image)
-    x = keras.layers.BatchNormalization()(x)
-    x = keras.layers.DepthwiseConv2D(3, activation="relu")(x)
-    x = keras.layers.Dense(16, activation="relu")(keras.layers.Flatten()(x))
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="conv2d")(image)
+    x = keras.layers.BatchNormalization(name="batch_normalization")(x)
+    x = keras.layers.DepthwiseConv2D(3, activation="relu", name="depthwise_conv2d")(x)
+    x = keras.layers.Dense(16, activation="relu", name="dense")(keras.layers.Flatten(name="flatten")(x))
     return keras.Model(image, keras.layers.Dense(10, activation="softmax", name="digit")(x))
 
 

@@ -31,6 +31,8 @@ BESIDE = ((8, 5), (8, -11), (-8, 5), (-8, -11))
 """Where a number stands, in points from its mark, so that those of neighbours do not cover each other."""
 LONGEST, LONGEST_TITLE = 40, 120
 """Letters; what is longer is cut."""
+LARGEST = 1e100
+"""Figures beyond it, such as the loss of a model that diverged, are said to be none: no axis can hold them."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,8 @@ def _figure(history: History) -> Any:
 
 def _title(history: History) -> str:
     stopped = f"; stopped: {history.stopped}" if history.stopped else ""
-    return _plain(
-        f"{Path(history.source).name} ({history.framework}), judged by {history.judged:,} samples{stopped}", 120
-    )
+    source = f"{Path(history.source).name} ({history.framework})"
+    return _plain(f"{source}, judged by {history.judged:,} samples{stopped}", LONGEST_TITLE)
 
 
 def _metric(history: History) -> str:
@@ -184,7 +185,7 @@ def _kib(size: int | None) -> float | None:
 
 def _draw(axis: Any, panel: Panel, points: Sequence[Point]) -> None:
     placed = [(x, p.standing.score, p) for p in points if (x := panel.value(p.standing)) is not None]
-    placed = [(x, y, point) for x, y, point in placed if math.isfinite(x) and math.isfinite(y)]
+    placed = [(x, y, point) for x, y, point in placed if abs(x) <= LARGEST and abs(y) <= LARGEST]
     axis.set_xlabel(panel.label)
     if not placed:
         words = panel.without or "No step has finite figures."
@@ -218,7 +219,7 @@ def _gates(axis: Any, history: History) -> None:
     start = history.start.score
     for limit in sorted({step.max_drop for step in history.steps if step.max_drop is not None}):
         level = start * (1 + limit / 100) if history.metric == "mse" else start - limit
-        if math.isfinite(level):
+        if abs(level) <= LARGEST:
             axis.axhline(level, color=GATE, linestyle="--", linewidth=0.9, zorder=2)
             told = f"gate: {limit:g}{' %' if history.metric == 'mse' else ''} lost"
             place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}

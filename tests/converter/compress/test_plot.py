@@ -78,8 +78,9 @@ def test_the_size_is_one_that_every_point_has() -> None:
     assert label(MEASURED, replace(PRUNED, compressed_bytes=None, artifact_bytes=None)) == "parameters, thousands"
 
 
-def test_a_step_without_a_figure_is_said(tmp_path: Path) -> None:
-    steps = (Entry("a", "distill", replace(PRUNED, score=float("nan")), 0.0),)
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), 1.7e308])
+def test_a_step_without_a_figure_is_said(tmp_path: Path, score: float) -> None:
+    steps = (Entry("a", "distill", replace(PRUNED, score=score), 0.0),)
     plot(history(steps=steps, best=""), tmp_path / "h.svg")
     assert texts(tmp_path / "h.svg").count("without a figure: 1") == 3
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -33,8 +34,9 @@ def scratch(prefix: str = "edgeferry-", suffix: str = "", parent: Path | None = 
     """
     place = Path(parent or tempfile.gettempdir())
     sweep(place, prefix, suffix)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=place))
+    folder = place.absolute() / f"{prefix}{secrets.token_hex(8)}{suffix}"
     try:
+        folder.mkdir(mode=0o700)  # a name of our own: an interrupt behind mkdtemp would leave what nobody knows of
         with (folder / f"{LOCK}.new").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             lock.write(f"{os.getpid()}\n")

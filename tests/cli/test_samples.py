@@ -19,7 +19,7 @@ def run(script: str, *args: object, home: Path) -> str:
     folders = {"HOME": str(home), "XDG_DATA_HOME": str(home / "data"), "XDG_CONFIG_HOME": str(home / "config")}
     env = {**os.environ, **folders}
     command = [sys.executable, str(SAMPLES / script), *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=home, timeout=600, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=home, timeout=1200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

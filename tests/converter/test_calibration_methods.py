@@ -14,7 +14,6 @@ from edgeferry_converter.quantize.calibration.observer import Observer, Statisti
 
 VALUES = st.floats(-(2.0**100), 2.0**100, width=32)
 SAMPLES = st.lists(arrays(np.float32, st.integers(1, 20), elements=VALUES), min_size=1, max_size=8)
-random = np.random.default_rng(0)
 
 
 def seen(samples: list[np.ndarray]) -> Observer:
@@ -95,6 +94,7 @@ def test_mse_is_never_worse_than_min_max_by_its_own_measure(samples: list[np.nda
 
 
 def test_a_rare_activation_stays_in_min_max_and_is_clipped_by_the_moving_average() -> None:
+    random = np.random.default_rng(0)
     samples = [random.uniform(-1, 1, 100).astype("f4") for _ in range(200)]
     samples[50][7] = 40.0
     observer = seen(samples)
@@ -104,7 +104,7 @@ def test_a_rare_activation_stays_in_min_max_and_is_clipped_by_the_moving_average
 
 @pytest.mark.parametrize("method", ["percentile", "mse", "entropy"])
 def test_outliers_cost_the_bulk_its_resolution_by_min_max_alone(method: str) -> None:
-    bulk = random.standard_normal(200_000).astype("f4")
+    bulk = np.random.default_rng(0).standard_normal(200_000).astype("f4")
     outliers = np.array([30.0, -30.0, 28.0], np.float32)
     observer = seen([*np.split(bulk, 100), outliers])
     ours, plain = (snr_db(bulk, *METHODS[m](observer, 256)) for m in (method, "min-max"))

@@ -114,9 +114,11 @@ def test_summary_without_words() -> None:
 
 
 SLOW = """
-import time
+import pathlib, time
 print("begun", flush=True)
-time.sleep(1)
+deadline = time.monotonic() + 60
+while not pathlib.Path(__file__).with_name("interrupted").exists() and time.monotonic() < deadline:
+    time.sleep(0.01)
 print("ended", flush=True)
 """
 
@@ -129,6 +131,7 @@ def test_ctrl_c_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as child:
         assert child.stdout is not None and child.stdout.readline() == b"begun\n"
         child.send_signal(signal.SIGINT)
+        (tmp_path / "interrupted").touch()
         out, err = child.communicate()
     assert out == b"ended\n"
     assert err.rstrip().endswith(b"KeyboardInterrupt")

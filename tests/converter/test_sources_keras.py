@@ -162,6 +162,7 @@ def test_dicts_of_inputs_and_outputs(tmp_path: Path) -> None:
     with quiet():
         import keras
 
+        keras.utils.set_random_seed(0)
         ins = {"b": keras.Input((2,), name="b"), "a": keras.Input((3,), name="a")}
         outs = {"y": keras.layers.Dense(1, name="y")(ins["b"]), "x": keras.layers.Dense(4, name="x")(ins["a"])}
         keras.Model(ins, outs).save(tmp_path / "dicts.keras")
@@ -172,7 +173,7 @@ def test_dicts_of_inputs_and_outputs(tmp_path: Path) -> None:
     source.lower("tflite", tmp_path / "m.tflite")
     answer = edgeferry_runtime.load(tmp_path / "m.tflite").run(feeds)
     for name, expected in source.run(feeds).items():
-        np.testing.assert_allclose(answer[name], expected, rtol=1e-5)
+        np.testing.assert_allclose(answer[name], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_sequential_models_are_named_by_their_ends(tmp_path: Path) -> None:
@@ -192,6 +193,6 @@ def test_operators_that_tflite_lacks_are_named(tmp_path: Path) -> None:
         x = keras.Input((8,))
         keras.Model(x, keras.ops.erfinv(x)).save(tmp_path / "erf.keras")
     source = open_source(SourceSpec(tmp_path / "erf.keras"))
-    with pytest.raises(ConversionError, match=r"no operator for tf\.Erfinv \(in .*/erfinv\); take --to onnx"):
+    with pytest.raises(ConversionError, match=r"no operator for tf\.Erfinv \(in .*/erfinv(_\d+)?\); take --to onnx"):
         source.lower("tflite", tmp_path / "m.tflite")
     assert not (tmp_path / "m.tflite").exists()

@@ -94,7 +94,7 @@ def test_what_a_branch_executes_counts_once_on_onnx(models) -> None:
     assert len(branch) == 1
     assert times.sum_us <= 1.1 * times.profiled_us
     if branch == {"MatMul"}:
-        assert by_type["If"].mean_us < by_type["MatMul"].mean_us
+        assert by_type["If"].median_us < by_type["MatMul"].median_us
 
 
 @pytest.mark.parametrize("kind", FORMATS)

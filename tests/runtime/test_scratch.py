@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,6 +42,19 @@ def test_it_is_gone_when_done_and_when_failed(tmp_path: Path) -> None:
         assert (folder / LOCK).read_text() == f"{os.getpid()}\n"
     with pytest.raises(ZeroDivisionError), scratch(parent=tmp_path) as folder:
         raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interrupt_as_soon_as_it_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = os.mkdir
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        make(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), scratch(parent=tmp_path):
+        pass
     assert not list(tmp_path.iterdir())
 
 

@@ -107,9 +107,9 @@ def test_a_vector_that_names_one_table_a_million_times_is_walked_once() -> None:
     vector = struct.pack(f"<I{count}I", count, *(leaf - place for place in places))
     data = bytearray(head + vtable + vector + struct.pack("<iHH", -4, 4, 4))
     data[8 + 12 : 8 + 16] = struct.pack("<I", start - 20)
-    begin = time.perf_counter()
+    begin = time.thread_time()
     verify(bytes(data), LAYOUT, "Root")
-    assert time.perf_counter() - begin < 2
+    assert time.thread_time() - begin < 2
 
 
 def test_strings_end_and_are_utf8() -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import io
 import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -22,6 +24,8 @@ from edgeferry_runtime.preprocess import Preprocess
 from edgeferry_runtime.serving.server import Serving, serving
 from edgeferry_runtime.serving.service import Service
 from edgeferry_runtime.serving.settings import Address, Placed, Settings
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 MODELS = Path(__file__).parents[1] / "converter" / "models"
 CLIENTS = Path(__file__).parent / "clients"
@@ -51,6 +55,12 @@ class Running:
     def do(self, work: Any) -> Any:
         """Run a coroutine in its loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+
+    def figures(self) -> list[str]:
+        """Return the lines of its /metrics."""
+        with urllib.request.urlopen(f"{self.http}/metrics", timeout=60) as told:
+            text: str = told.read().decode()
+        return text.splitlines()
 
 
 Serve = Callable[..., AbstractContextManager[Running]]

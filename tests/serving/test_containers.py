@@ -127,7 +127,7 @@ def test_what_the_image_holds_serves_alone(bundles: dict[str, Path], pictures: A
     bare = {key: value for key, value in os.environ.items() if key.startswith("PIP_") or "proxy" in key.lower()}
     bare |= {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"], "LANG": "C.UTF-8"}
     build = {**bare, "ENGINES": "litert", "PYTHON": os.path.realpath(sys.executable)}
-    subprocess.run([source / "containers" / "build.sh", source, prefix], check=True, env=build, timeout=300)
+    subprocess.run([source / "containers" / "build.sh", source, prefix], check=True, env=build, timeout=900)
     shutil.rmtree(source)
     shutil.copytree(bundles["int8"], repository / "digits")
 

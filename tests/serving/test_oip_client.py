@@ -33,12 +33,12 @@ def test_triton_gets_what_the_model_gives(
     with serve(resnet=resnet) as server:
         address = server.http.removeprefix("http://")
         said = json.loads(client("oip_http.py", address, "resnet", tmp_path / "feeds.npz", tmp_path / "answers.npz"))
-    answers = np.load(tmp_path / "answers.npz")
-    assert len(answers.files) == len(feeds) * 4 * 2
-    for key in answers.files:
-        kind, _, wanted, output = key.split("/")
-        np.testing.assert_array_equal(answers[key], expected[wanted][: len(feeds[kind])], strict=True, err_msg=key)
-        assert output == scores.name
+    with np.load(tmp_path / "answers.npz") as answers:
+        assert len(answers.files) == len(feeds) * 4 * 2
+        for key, value in answers.items():
+            kind, _, wanted, output = key.split("/")
+            np.testing.assert_array_equal(value, expected[wanted][: len(feeds[kind])], strict=True, err_msg=key)
+            assert output == scores.name
     check_told(said, expected["real"])
 
 

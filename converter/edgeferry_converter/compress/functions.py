@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from edgeferry_converter.quiet import foreign
@@ -42,26 +43,39 @@ def refuse_unasked(key: str, value: str, flag: str) -> None:
         raise UsageError(f"recipe key {key!r}", reason, f"if you trust the file, add {flag} {value}")
 
 
-def load(text: str, stack: ExitStack) -> Function:
-    """Import a file and return its function; the file's folder stays importable until `stack` closes.
+class Files:
+    """Imports the user's files, each once however many of its functions are asked for.
 
-    Raises:
-        MissingFileError: If there is no such file.
-        UnknownNameError: If it has no such function.
-        DataError: If the file itself fails.
+    Their folders stay importable until `stack` closes.
     """
-    found = split(text)
-    assert found is not None
-    file, name = found
-    if not file.is_file():
-        raise MissingFileError(file, "no such Python file", "check the path")
-    with foreign(file, "it failed when it was imported", "mend the file", DataError):
-        python = stack.enter_context(imported(file))
-    function = getattr(python, name, None)
-    if not callable(function):
-        own = [n for n, v in vars(python).items() if inspect.isfunction(v) and v.__module__ == python.__name__]
-        raise UnknownNameError(file, name, [n for n in own if not n.startswith("_")])
-    return function  # type: ignore[no-any-return]
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._imported: dict[Path, ModuleType] = {}
+
+    def load(self, text: str) -> Function:
+        """Return the function of a file.
+
+        Raises:
+            MissingFileError: If there is no such file.
+            UnknownNameError: If it has no such function.
+            DataError: If the file itself fails.
+        """
+        found = split(text)
+        assert found is not None
+        file, name = found
+        if not file.is_file():
+            raise MissingFileError(file, "no such Python file", "check the path")
+        path = file.resolve()
+        if path not in self._imported:
+            with foreign(file, "it failed when it was imported", "mend the file", DataError):
+                self._imported[path] = self._stack.enter_context(imported(path))
+        python = self._imported[path]
+        function = getattr(python, name, None)
+        if not callable(function):
+            own = [n for n, v in vars(python).items() if inspect.isfunction(v) and v.__module__ == python.__name__]
+            raise UnknownNameError(file, name, [n for n in own if not n.startswith("_")])
+        return function  # type: ignore[no-any-return]
 
 
 def needs_argument(where: str, function: Function) -> bool:

@@ -57,10 +57,11 @@ def open_school(network: Network, recipe: CompressRecipe, given: Given, stack: E
     """
     output = choose_output(network.outputs, Metric(recipe.metric, recipe.metric_output, "metric_output"))
     where = words(given.data)
-    columns = _columns(where, _loaded(given.data, stack))
+    files = functions.Files(stack)
+    columns = _columns(where, _loaded(given.data, files))
     target = Target(output, _size(network, where, columns, output), recipe.metric)
     lessons = dataset.lessons(where, columns, network, target)
-    judge = _judge(network, given.evaluate, target, stack)
+    judge = _judge(network, given.evaluate, target, files)
     notes: tuple[str, ...] = ()
     if judge is None:
         lessons, held = held_out(lessons, recipe.seed, where)
@@ -122,9 +123,9 @@ def _some(lessons: Lessons, indices: Array) -> Lessons:
     return Lessons(batch.inputs, batch.truth)
 
 
-def _loaded(given: object, stack: ExitStack) -> object:
+def _loaded(given: object, files: functions.Files) -> object:
     """Return what was given, ``FILE.py:FUNCTION`` as the function."""
-    return functions.load(given, stack) if isinstance(given, str) and functions.split(given) else given
+    return files.load(given) if isinstance(given, str) and functions.split(given) else given
 
 
 def _columns(where: str, given: object) -> Columns:
@@ -134,10 +135,10 @@ def _columns(where: str, given: object) -> Columns:
         return dataset.read(where, given())
 
 
-def _judge(network: Network, given: object, target: Target, stack: ExitStack) -> Judge | None:
+def _judge(network: Network, given: object, target: Target, files: functions.Files) -> Judge | None:
     if given is None:
         return None
-    where, given = words(given), _loaded(given, stack)
+    where, given = words(given), _loaded(given, files)
     if callable(given) and functions.needs_argument(where, given):
         return Judge(where, target, function=given)
     return Judge(where, target, dataset.lessons(where, _columns(where, given), network, target))

@@ -18,7 +18,8 @@ PRIVATE = "_edgeferry_file_"
 def imported(path: Path) -> Iterator[ModuleType]:
     """Import a file under a private name, its folder importable meanwhile, writing no bytecode beside it.
 
-    What it imports from its folder is its own, also where an earlier file of another folder has modules of that name.
+    What it imports from its folder is its own, also where an earlier file of another folder has modules of that name;
+    so is what it imports later, when it is called, from another folder that it names as ``IMPORTS_FROM``.
     """
     name = f"{PRIVATE}{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     plan = importlib.util.spec_from_file_location(name, path.resolve())
@@ -30,6 +31,8 @@ def imported(path: Path) -> Iterator[ModuleType]:
     sys.path.insert(0, str(folder))
     try:
         plan.loader.exec_module(module)
+        if isinstance(elsewhere := getattr(module, "IMPORTS_FROM", None), str):
+            _forget_namesakes(Path(elsewhere))
         yield module
     finally:
         sys.path.remove(str(folder))

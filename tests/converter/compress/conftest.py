@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -49,6 +51,16 @@ def pictures() -> tuple[np.ndarray, np.ndarray]:
     """Pictures of [96, 8, 8, 1] whose class is the brightest of five pixels."""
     x = np.random.default_rng(0).random((96, 8, 8, 1), dtype=np.float32)
     return x, x[:, 0, :5, 0].argmax(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Let untrained weights be the same whatever ran before: a framework not imported yet begins like that anyway."""
+    random.seed(0)  # where Keras takes the seeds of weights from
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(0)
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

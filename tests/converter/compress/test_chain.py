@@ -207,7 +207,8 @@ def test_ctrl_c_keeps_what_is_done_and_only_the_same_model_data_and_seed_go_on(l
 
     with pytest.raises(KeyboardInterrupt):
         compress(model, tmp_path / "out", recipe, data=data, evaluate=data, progress=press)
-    x, y = np.load(data)["x"], np.load(data)["label"]
+    with np.load(data) as stored:
+        x, y = stored["x"], stored["label"]
     changes: dict[str, dict[str, Any]] = {
         "the seed": {"seed": 5},
         "the data": {"data": (x + 1, y)},
@@ -222,7 +223,8 @@ def test_ctrl_c_keeps_what_is_done_and_only_the_same_model_data_and_seed_go_on(l
 
 def test_functions_and_arrays_may_stand_for_files(line: Any, tmp_path: Path) -> None:
     model, data = line
-    x, y = np.load(data)["x"], np.load(data)["label"]
+    with np.load(data) as stored:
+        x, y = stored["x"], stored["label"]
 
     def batches() -> Any:
         return ((x[i : i + 8], y[i : i + 8]) for i in range(0, 64, 8))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -251,7 +250,7 @@ def test_python_that_only_the_recipe_names_is_never_executed(
 
 def test_python_that_was_given_is_executed_and_its_noise_is_caught(ferry: Callable[..., Done]) -> None:
     Path("given.py").write_text(
-        WITNESS + "import numpy as np\nprint('hello')\nd = np.load('data.npz')\n"
+        WITNESS + "import numpy as np\nprint('hello')\nwith np.load('data.npz') as f:\n    d = dict(f)\n"
         "def train_data():\n    print('hello')\n    return d['image'], d['label']\n"
         "def evaluate(predict):\n    print('hello')\n    return (predict(d['image']).argmax(1) == d['label']).mean()\n"
     )
@@ -265,15 +264,18 @@ def test_python_that_was_given_is_executed_and_its_noise_is_caught(ferry: Callab
 
 
 def test_ctrl_c_says_how_to_go_on(ferry: Callable[..., Done]) -> None:
-    Path("r.toml").write_text(PRUNE.replace("epochs = 0", "epochs = 2000"))
+    Path("r.toml").write_text(PRUNE.replace("epochs = 0", "epochs = 1000000"))
     line = ["compress", "m.keras", "--recipe", "r.toml", "-o", "out", "--data", "data.npz"]
     command = [sys.executable, "-m", "edgeferry_runtime", *line]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
-        deadline = time.monotonic() + 240
-        while not Path(".out.compress/epoch.npz").exists() and time.monotonic() < deadline:
-            time.sleep(0.2)
-        os.kill(running.pid, signal.SIGINT)
-        _, said = running.communicate(timeout=60)
+        try:
+            deadline = time.monotonic() + 240
+            while not Path(".out.compress/epoch.npz").exists() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            running.send_signal(signal.SIGINT)
+            _, said = running.communicate(timeout=60)
+        finally:
+            running.kill()
     assert running.returncode == 130, said
     lines = [line for line in said.splitlines() if line]
     assert lines[-1] == "ferry: interrupted"

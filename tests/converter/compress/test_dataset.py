@@ -104,6 +104,14 @@ def test_numbers_and_one_hot_rows_say_the_same(labels: list[int]) -> None:
         assert np.array_equal(truth("d", form, CLASSES), numbers)
 
 
+def test_a_file_is_executed_once_for_all_its_functions(tmp_path: Path) -> None:
+    (tmp_path / "both.py").write_text("made = []\ndef train():\n    return made\njudge = lambda: made\n")
+    with ExitStack() as stack:
+        files = functions.Files(stack)
+        train, judge = (files.load(f"{tmp_path}/both.py:{name}") for name in ("train", "judge"))
+    assert train() is judge()
+
+
 def test_files_and_functions_are_told_apart(tmp_path: Path) -> None:
     assert functions.split("a/data.py:train") == (Path("a/data.py"), "train")
     assert functions.split("a/data.npz") is None
@@ -111,6 +119,6 @@ def test_files_and_functions_are_told_apart(tmp_path: Path) -> None:
         with pytest.raises(UsageError):
             functions.split(wrong)
     with ExitStack() as stack, pytest.raises(MissingFileError):
-        functions.load(f"{tmp_path}/none.py:f", stack)
+        functions.Files(stack).load(f"{tmp_path}/none.py:f")
     with pytest.raises(DataError, match="must be given a, b"):
         functions.needs_argument("f", lambda a, b: 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -46,20 +47,21 @@ def folded(blocks: ModuleType, module: nn.Module, *shape: int) -> tuple[Any, Fol
 
 
 @pytest.mark.parametrize(
-    ("layer", "norm", "shape"),
+    ("make", "shape"),
     [
-        (nn.Conv1d(4, 6, 3, bias=False), nn.BatchNorm1d(6), (4, 9)),
-        (nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8, affine=False), (4, 6, 6)),
-        (nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4), (2, 4, 4, 4)),
-        (nn.ConvTranspose2d(4, 6, 2, 2, groups=2), nn.BatchNorm2d(6), (4, 3, 3)),
-        (nn.ConvTranspose1d(4, 6, 2, bias=False), nn.BatchNorm1d(6), (4, 5)),
-        (nn.Linear(5, 7), nn.BatchNorm1d(7), (5,)),
+        (lambda: (nn.Conv1d(4, 6, 3, bias=False), nn.BatchNorm1d(6)), (4, 9)),
+        (lambda: (nn.Conv2d(4, 8, 3, groups=4), nn.BatchNorm2d(8, affine=False)), (4, 6, 6)),
+        (lambda: (nn.Conv3d(2, 4, 2), nn.BatchNorm3d(4)), (2, 4, 4, 4)),
+        (lambda: (nn.ConvTranspose2d(4, 6, 2, 2, groups=2), nn.BatchNorm2d(6)), (4, 3, 3)),
+        (lambda: (nn.ConvTranspose1d(4, 6, 2, bias=False), nn.BatchNorm1d(6)), (4, 5)),
+        (lambda: (nn.Linear(5, 7), nn.BatchNorm1d(7)), (5,)),
     ],
     ids=["conv1d", "depthwise", "conv3d", "transposed-groups", "transposed", "linear"],
 )
 def test_folding_changes_nothing_of_what_is_computed(
-    torch_blocks: ModuleType, layer: nn.Module, norm: nn.Module, shape: tuple[int, ...]
+    torch_blocks: ModuleType, make: Callable[[], tuple[nn.Module, nn.Module]], shape: tuple[int, ...]
 ) -> None:
+    layer, norm = make()
     network, found = folded(torch_blocks, nn.Sequential(layer, norm), *shape)
     feeds = {"image": np.random.default_rng(0).normal(size=(5, *shape)).astype(np.float32)}
     before, after = network.predict(feeds)["output_0"], found.network.predict(feeds)["output_0"]

@@ -25,6 +25,11 @@ def _answer(network: Any, x: np.ndarray) -> np.ndarray:
     return found
 
 
+def _stored(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
 def test_copies_normalize_by_what_the_layer_adapted_to() -> None:
     import keras
 
@@ -112,7 +117,7 @@ def test_what_is_stored_in_bfloat16_is_counted_and_kept(tmp_path: Path) -> None:
     trainer.epoch(Lessons({network.inputs[0].name: x}, np.zeros(8, np.int64)).in_order(8), lambda step: None)
     for number, values in enumerate((network.state(), trainer.state())):
         np.savez(tmp_path / f"{number}.npz", **values)
-    kept, memory = (dict(np.load(tmp_path / f"{number}.npz", allow_pickle=False)) for number in (0, 1))
+    kept, memory = (_stored(tmp_path / f"{number}.npz") for number in (0, 1))
     again = network.clone()
     again.restore({name: np.zeros_like(values) for name, values in kept.items()})
     again.restore(kept)

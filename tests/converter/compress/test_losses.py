@@ -23,22 +23,22 @@ from edgeferry_converter.compress.network import (
 from edgeferry_runtime.tensors import Array
 
 pytestmark = pytest.mark.slow
-RANDOM = np.random.default_rng(0)
 LASTS = {CROSS_ENTROPY: "softmax", BINARY: "sigmoid"}
 
 
 def _batch(loss: str, count: int = 9) -> Batch:
-    image = RANDOM.random((count, 8, 8, 1), dtype=np.float32)
+    random = np.random.default_rng(0)
+    image = random.random((count, 8, 8, 1), dtype=np.float32)
     truths = {
-        CROSS_ENTROPY: RANDOM.integers(0, 4, count),
-        BINARY: RANDOM.integers(0, 2, (count, 4)),
-        SQUARED: RANDOM.normal(size=(count, 4)).astype(np.float32),
+        CROSS_ENTROPY: random.integers(0, 4, count),
+        BINARY: random.integers(0, 2, (count, 4)),
+        SQUARED: random.normal(size=(count, 4)).astype(np.float32),
     }
     taught = {
-        LOGITS: RANDOM.normal(size=(count, 4)).astype(np.float32) * 3,
-        "feature:early": RANDOM.normal(size=(count, 8, 8, 6)).astype(np.float32),
-        "feature:late": RANDOM.normal(size=(count, 4, 4, 5)).astype(np.float32),
-        "attention:late": RANDOM.random((count, 4, 4), dtype=np.float32),
+        LOGITS: random.normal(size=(count, 4)).astype(np.float32) * 3,
+        "feature:early": random.normal(size=(count, 8, 8, 6)).astype(np.float32),
+        "feature:late": random.normal(size=(count, 4, 4, 5)).astype(np.float32),
+        "attention:late": random.random((count, 4, 4), dtype=np.float32),
     }
     return Batch({"image": image}, truths[loss], taught)
 

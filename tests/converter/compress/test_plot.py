@@ -134,7 +134,8 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_nothing_of_the_process_is_changed(tmp_path: Path) -> None:
     """No pyplot is loaded, and the settings are what they were."""
     code = f"""
-import sys, matplotlib
+import logging, sys, matplotlib
+logging.getLogger("matplotlib.font_manager").setLevel("ERROR")  # it tells when building its cache takes long
 from pathlib import Path
 from test_plot import history
 from edgeferry_converter.compress.plot import plot

@@ -83,7 +83,8 @@ def test_a_torch_module_computes_with_trained_ranges(torch_factory: Any, tmp_pat
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
     """Ranges for the digits model whose only layer is its input, of half its true range."""
-    samples = {"image": np.load(MODELS / "digits.npz")["image"][:32]}
+    with np.load(MODELS / "digits.npz") as stored:
+        samples = {"image": stored["image"][:32]}
     ranges = Ranges(samples, {"input": (0.0, 0.5), "gone": (0.0, 1.0)}, {"input": moments(samples["image"])})
     save(ranges, tmp_path / "ranges.npz")
     return tmp_path / "ranges.npz"

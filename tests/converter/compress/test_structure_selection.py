@@ -179,6 +179,6 @@ def test_a_pattern_that_matches_nothing_is_an_error(wish: Wish) -> None:
 
 def test_thousands_of_units_take_a_moment() -> None:
     units = chain(*[512] * 12, 10)
-    importance, begin = important(units), time.process_time()
+    importance, begin = important(units), time.thread_time()
     choose(units, importance, Wish("macs", 0.5, multiple_of=1), "m")
-    assert time.process_time() - begin < 5
+    assert time.thread_time() - begin < 5

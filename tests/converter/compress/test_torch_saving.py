@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from edgeferry_converter.compress.on_torch.network import TorchNetwork, open_network
-from edgeferry_converter.compress.on_torch.saving import shared
+from edgeferry_converter.compress.on_torch.saving import CODE, WEIGHTS, code, shared, weights
 from edgeferry_converter.inspection import inspect
 from edgeferry_converter.sources import Source, SourceSpec, open_source
 from edgeferry_converter.sources.torch_shapes import call_by_name
@@ -98,6 +98,30 @@ print(net.norm.num_features, net.dense.in_features)
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["5", "320"], done.stderr
+
+
+SIZED = """
+from torch import nn, zeros
+from beside_the_net import SIZE
+
+def make():
+    return nn.Linear(4, SIZE), zeros(1, 4)
+"""
+
+
+def test_each_code_finds_what_lies_beside_its_own_original(tmp_path: Path) -> None:
+    """Also where other originals have modules of that name, and files that are opened themselves."""
+    for size in (1, 2):
+        folder = tmp_path / str(size)
+        (folder / "out").mkdir(parents=True)
+        (folder / "net.py").write_text(SIZED)
+        (folder / "beside_the_net.py").write_text(f"SIZE = {size}\n")
+        made = open_network(SourceSpec.parse(f"{folder / 'net.py'}:make"))
+        weights(made, folder / "out" / WEIGHTS)
+        (folder / "out" / CODE).write_text(code(made))
+    for size, file in ((1, "out/model.py:with_examples"), (2, "out/model.py:with_examples"), (1, "net.py:make")):
+        again = open_network(SourceSpec.parse(f"{tmp_path / str(size) / file}"))
+        assert again.module.out_features == size
 
 
 def test_the_code_holds_values_as_data(network: TorchNetwork, tmp_path: Path) -> None:

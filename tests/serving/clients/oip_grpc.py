@@ -106,7 +106,8 @@ def reload(client: Any, model: str) -> list[bool]:
 
 def main(address: str, model: str, feeds_path: str, answers_path: str, messages_path: str) -> None:
     """Send all of it."""
-    feeds, answers = dict(np.load(feeds_path)), {}
+    with np.load(feeds_path) as kept:
+        feeds, answers = dict(kept), {}
     with triton.InferenceServerClient(address) as client:
         names = [output.name for output in client.get_model_metadata(model).outputs]
         for stored, wanted in ((False, "real"), (True, "stored")):

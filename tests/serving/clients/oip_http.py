@@ -72,7 +72,8 @@ def reload(client: Any, model: str) -> list[bool]:
 
 def main(address: str, model: str, feeds_path: str, answers_path: str) -> None:
     """Send all of it, in two requests at a time."""
-    feeds, answers = dict(np.load(feeds_path)), {}
+    with np.load(feeds_path) as kept:
+        feeds, answers = dict(kept), {}
     with triton.InferenceServerClient(address, concurrency=2) as client:
         metadata = client.get_model_metadata(model)
         for sent, (binary, compression) in SENT.items():

@@ -82,7 +82,8 @@ def refused(call: Any, request: Any) -> list[str]:
 
 def main(address: str, model: str, feeds_path: str, answers_path: str, messages_path: str) -> None:
     """Send all of it."""
-    feeds, answers = dict(np.load(feeds_path)), {}
+    with np.load(feeds_path) as kept:
+        feeds, answers = dict(kept), {}
     with grpc.insecure_channel(address) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         for key, value in feeds.items():

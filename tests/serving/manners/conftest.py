@@ -37,7 +37,8 @@ from edgeferry_runtime.serving.telling import Telling
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from unruly import PATIENCE_S, Answer, Client, until
+from unruly import Answer, Client
+from watching import PATIENCE_S, until
 
 
 @dataclass
@@ -82,8 +83,8 @@ async def echo(request: Request) -> Response:
 
 
 async def later(request: Request) -> Response:
-    """Read the body after a while."""
-    await asyncio.sleep(0.6)
+    """Read the body after so many seconds."""
+    await asyncio.sleep(request.path_params["seconds"])
     return Response(await request.body())
 
 
@@ -115,7 +116,7 @@ async def broken(request: Request) -> Response:
 
 ROUTES = [
     Route("/echo", echo, methods=["POST"]),
-    Route("/later", later, methods=["POST"]),
+    Route("/later/{seconds:float}", later, methods=["POST"]),
     Route("/unread", unread, methods=["POST"]),
     Route("/large/{size}", large),
     Route("/wait/{word}", wait),

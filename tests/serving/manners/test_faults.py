@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from unruly import until
+from unruly import lets_in
+from watching import until
 
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 COUNT = int(os.environ.get("EDGEFERRY_CONNECTIONS", "1000"))
@@ -91,13 +92,7 @@ def test_without_files_for_more_it_answers_whom_it_has_and_recovers(ferry: Any, 
             until(lambda: len(list(Path(f"/proc/{server.process.pid}/fd").iterdir())) >= 299)
             assert friend.send(LIVE).answer().status == 200
             assert {client.rest()[:12] for client in clients[250:]} <= {b"HTTP/1.1 503", b""}
-        until(lambda: recovered(server))
+        until(lambda: lets_in(server, LIVE))
         assert friend.send(LIVE).answer().status == 200
         assert server.infer(1.0).status == 200
         assert server.stop() == 0
-
-
-def recovered(server: Any) -> bool:
-    with contextlib.suppress(OSError, AssertionError), server.connect() as client:
-        return bool(client.send(LIVE).answer().status == 200)
-    return False

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 import uvloop
 from starlette.responses import Response
-from unruly import PATIENCE_S, Answer, Client, until
+from unruly import Answer, Client
+from watching import PATIENCE_S, until
 
 from edgeferry_runtime.errors import EdgeferryError
 from edgeferry_runtime.serving.notify import Notify

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as read_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as read_plain
-from unruly import until
+from watching import until
 
 from edgeferry_runtime.serving.figures import MOST, Figures
 from edgeferry_runtime.serving.lines import MOST as MOST_LINES

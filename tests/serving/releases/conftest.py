@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from watching import PATIENCE_S
 
 from edgeferry_runtime.bundle import PROBE, Bundle, Manifest, Probe, write_bundle
 from edgeferry_runtime.numerics import Tolerance
@@ -23,7 +24,6 @@ from edgeferry_runtime.tensors import TensorSpec
 
 TINY = Path(__file__).parents[2] / "runtime" / "tiny_models.py"
 WIDTH = 4
-SOON_S = 60.0
 ONE = Execution(workers=1)
 
 
@@ -150,7 +150,7 @@ class Watched:
 
     async def until(self, words: str, times: int = 1) -> str:
         """Wait until it has said something so many times."""
-        deadline = time.monotonic() + SOON_S
+        deadline = time.monotonic() + PATIENCE_S
         while sum(words in line for line in self.said) < times:
             assert time.monotonic() < deadline, f"{words!r} is not among {self.said}"
             await asyncio.sleep(0.005)
@@ -160,7 +160,7 @@ class Watched:
         """Ask a model, and return the number of the release that answered."""
         with self.repository.find(name, version).held() as found:
             x = np.zeros((1, WIDTH), np.float32)
-            deadline = asyncio.get_running_loop().time() + SOON_S
+            deadline = asyncio.get_running_loop().time() + PATIENCE_S
             done = await found.primary.run({"x": x}, {"y": False}, deadline)
             return float(done.result["y"][0, 0])
 

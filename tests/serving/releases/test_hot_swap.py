@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from watching import children, comes
 
 from edgeferry_runtime.bundle import MANIFEST, PROBE, Bundle
 from edgeferry_runtime.model import Model
@@ -30,12 +31,6 @@ PADDING = 1_000_000
 Make = Callable[..., Bundle]
 Watch = Callable[..., Any]
 Run = Callable[..., Any]
-
-
-def children(of: int) -> list[int]:
-    """The processes that a process began."""
-    found = Path(f"/proc/{of}/task").glob("*/children")
-    return [int(pid) for file in found for pid in file.read_text().split()]
 
 
 def rss_bytes() -> int:
@@ -94,6 +89,7 @@ def test_clients_ask_while_releases_come(
         async with watch({"m": folder}) as server:
             before = alive()
             service, stop = Service(server.repository, Limits()), asyncio.Event()
+            place = server.repository._loading.place
             clients = [Client(service, seed) for seed in range(CLIENTS)]
             working = [asyncio.create_task(client.work(stop)) for client in clients]
             stall = asyncio.create_task(longest_stall(stop))
@@ -101,8 +97,7 @@ def test_clients_ask_while_releases_come(
             for bundle in others:
                 publish(bundle, folder)
                 await server.until(bundle.id[:12])
-                while len(server.listed()) > 1 or len(list(server.repository._loading.place.iterdir())) > 2:
-                    await asyncio.sleep(0.005)
+                await comes(lambda: len(server.listed()) == 1 and len(list(place.iterdir())) <= 2)
                 gc.collect()
                 kept.append((rss_bytes(), descriptors()))
             stop.set()
@@ -198,11 +193,10 @@ def test_an_engine_that_dies_of_a_release(tmp_path: Path, make: Make, watch: Wat
 
     async def life() -> None:
         async with watch({"m": tmp_path / "m"}) as server:
-            others = set(children(os.getpid()))
+            others = children()
             make(tmp_path / "m", 2)
-            while not (come := set(children(os.getpid())) - others):
-                await asyncio.sleep(0.001)
-            os.kill(come.pop(), signal.SIGSEGV)
+            child, *_ = await comes(lambda: children() - others)
+            os.kill(child, signal.SIGSEGV)
             assert "the engine crashed with SIGSEGV" in await server.until("refused")
             assert await server.ask("m") == 1
             assert (await server.repository.load("m")).version == 2, "a client may have it tried again"
@@ -224,8 +218,7 @@ def test_a_model_that_is_overwritten_in_place_is_not_what_is_served(
             shutil.copyfile(
                 make(tmp_path / "other", 1, model=plus_tflite(1), rows=1).artifact, tmp_path / "m" / "model.tflite"
             )
-            while server.listed() != [("m", 1, "READY")]:
-                await asyncio.sleep(0.005)
+            await comes(lambda: server.listed() == [("m", 1, "READY")])
 
     run(life())
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from watching import PATIENCE_S, children, until
 
 from edgeferry_runtime.bundle import Bundle
 
 ROUNDS = int(os.environ.get("EDGEFERRY_FAULT_ROUNDS", "1"))
-SOON_S = 60.0
 
 Release = Callable[..., Path]
 
@@ -32,6 +32,8 @@ class Server:
         argv = [sys.executable, "-m", "edgeferry_runtime", "serve", "--no-access-log", *anywhere, *models]
         environment = {**os.environ, "TMPDIR": str(scratches)}
         self.process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True, env=environment)
+        self.end_of_patience = threading.Timer(PATIENCE_S, self.process.kill)
+        self.end_of_patience.start()
 
     def until(self, words: str) -> str:
         """Read what it says until it says something."""
@@ -48,24 +50,18 @@ class Server:
         url = self.until("HTTP on").split()[-1]
         tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 0, 0]}
         request = urllib.request.Request(f"{url}/v2/models/m/infer", json.dumps({"inputs": [tensor]}).encode())
-        with urllib.request.urlopen(request, timeout=SOON_S) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return float(json.load(answer)["outputs"][0]["data"][0])
 
     def child(self) -> int:
         """Wait for the process in which a release is proven."""
-        deadline = time.monotonic() + SOON_S
-        while time.monotonic() < deadline:
-            found = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-            with contextlib.suppress(OSError):
-                for file in found:
-                    for pid in file.read_text().split():
-                        return int(pid)
-            time.sleep(0.001)
-        raise AssertionError("no release was proven")
+        child, *_ = until(lambda: children(self.process.pid))
+        return child
 
     def end(self, number: int) -> int:
         self.process.send_signal(number)
-        status = self.process.wait(SOON_S)
+        status = self.process.wait(PATIENCE_S)
+        self.end_of_patience.cancel()
         assert self.process.stderr is not None
         self.process.stderr.close()
         return status
@@ -96,13 +92,6 @@ def gone(pid: int) -> bool:
         return True
 
 
-def check_gone(pid: int) -> None:
-    deadline = time.monotonic() + SOON_S
-    while not gone(pid):
-        assert time.monotonic() < deadline, "the process of the engine outlived its server"
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("moment", range(ROUNDS))
 def test_killed_in_a_load_and_in_a_swap_and_stopped_in_another(
     release: Release, start: Start, scratches: Path, moment: int
@@ -114,7 +103,7 @@ def test_killed_in_a_load_and_in_a_swap_and_stopped_in_another(
     child = first.child()
     time.sleep(pause)
     first.end(signal.SIGKILL)
-    check_gone(child)
+    until(lambda: gone(child))
     assert len(list(scratches.iterdir())) == 1
 
     second = start(f"m={folder}")
@@ -125,7 +114,7 @@ def test_killed_in_a_load_and_in_a_swap_and_stopped_in_another(
     child = second.child()
     time.sleep(pause)
     second.end(signal.SIGKILL)
-    check_gone(child)
+    until(lambda: gone(child))
 
     third = start(f"m={folder}")
     id_of_two = (folder / "current").resolve().name
@@ -140,7 +129,7 @@ def test_killed_in_a_load_and_in_a_swap_and_stopped_in_another(
     assert third.process.stderr is not None
     assert "refused" not in third.process.stderr.read(), "what was broken off is not called a bad release"
     assert third.end(signal.SIGTERM) == 0
-    check_gone(child)
+    until(lambda: gone(child))
     assert list(scratches.iterdir()) == []
 
 
@@ -148,5 +137,5 @@ def test_told_to_stop_in_a_load(release: Release, start: Start, scratches: Path)
     server = start(f"m={release(1)}")
     child = server.child()
     assert server.end(signal.SIGINT) == 0
-    check_gone(child)
+    until(lambda: gone(child))
     assert list(scratches.iterdir()) == []

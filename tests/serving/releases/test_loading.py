@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from watching import children, comes
 
 from edgeferry_runtime.bundle import Bundle
 from edgeferry_runtime.errors import EngineError
@@ -21,12 +21,6 @@ from edgeferry_runtime.serving.settings import Execution
 
 Make = Callable[..., Bundle]
 ONE = Execution(workers=1)
-
-
-def children() -> set[str]:
-    """The processes that this one began."""
-    files = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    return {pid for file in files for pid in file.read_text().split()}
 
 
 def test_two_releases_are_proven_at_a_time(tmp_path: Path, make: Make, watch: Any, run: Any) -> None:
@@ -80,8 +74,9 @@ def test_what_is_being_proven_is_broken_off(tmp_path: Path, make: Make, run: Any
     async def life() -> None:
         loading = Loading()
         await loading.start()
-        task = loading.begin(loading.open("m", 1, await loading.stage(seen), ONE))
-        await asyncio.sleep(0.1)
+        bundle, others = await loading.stage(seen), children()
+        task = loading.begin(loading.open("m", 1, bundle, ONE))
+        await comes(lambda: children() - others)
         loading.stop()
         await loading.settle()
         assert isinstance(task.exception(), EngineError)

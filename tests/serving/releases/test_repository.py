@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watching import comes
 
 from edgeferry_runtime.bundle import MANIFEST, Bundle
 from edgeferry_runtime.errors import BundleError, MissingFileError, UsageError
@@ -65,8 +66,7 @@ def test_a_new_release_in_a_plain_folder_answers(tmp_path: Path, make: Make, wat
             new = make(tmp_path / "m", 2)
             assert await server.until("version 2") == f"m: version 2, release {new.id[:12]}, answers"
             assert await server.ask("m") == 2
-            while server.listed() != [("m", 2, "READY")]:
-                await asyncio.sleep(0.005)
+            await comes(lambda: server.listed() == [("m", 2, "READY")])
             assert not old.bundle.path.exists()
 
     run(life())
@@ -82,8 +82,7 @@ def test_a_new_release_on_a_device_answers(release: Callable[..., Path], watch: 
                 await server.until(f"version {number},")
                 assert await server.ask("m") == number
             assert [await server.ask("m", version) for version in (2, 3)] == [2, 3]
-            while server.repository.index()[0].version == 1:
-                await asyncio.sleep(0.005)
+            await comes(lambda: server.repository.index()[0].version > 1)
             assert (await refused(server.ask("m", 1))).kind is Kind.NOT_FOUND
             release(2)
             await server.until("version 4,")
@@ -154,8 +153,7 @@ def test_what_is_in_flight_is_finished_before_an_unload(tmp_path: Path, make: Ma
                 unload.cancel()
                 await asyncio.sleep(0.01)
                 assert old.bundle.path.exists()
-            while server.listed() != [("m", 1, "UNAVAILABLE")]:
-                await asyncio.sleep(0.001)
+            await comes(lambda: server.listed() == [("m", 1, "UNAVAILABLE")])
             assert not old.bundle.path.exists()
 
     run(life())

@@ -6,7 +6,6 @@ import asyncio
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from watching import until
 
 from edgeferry_runtime.serving.datatypes import NAMES, dtype_of
 from edgeferry_runtime.serving.rpc.messages import message
@@ -108,11 +108,9 @@ def withdrawn(serve: Any, connect: Connect, bundles: dict[str, Path]) -> Callabl
         with serve(digits=bundles["onnx"]) as server, connect(server.grpc) as rpc:
             server.do(server.service.reading.acquire())
             call = rpc.channel.unary_unary(rpc.path(method)).future(request.SerializeToString(), timeout=60)
-            while not server.service.reading._waiters and not call.done():
-                time.sleep(0.001)
+            until(lambda: server.service.reading._waiters or call.done())
             unloading = asyncio.run_coroutine_threadsafe(server.service.repository.unload("digits"), server.loop)
-            while server.service.repository.versions("digits"):
-                time.sleep(0.001)
+            until(lambda: not server.service.repository.versions("digits"))
             server.loop.call_soon_threadsafe(server.service.reading.release)
             found: bytes = call.result()
             unloading.result(60)
@@ -141,7 +139,7 @@ def apart(bundles: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     """``ferry serve`` of ``digits`` (int8), which at the end finishes what is in flight, and has told no traceback."""
     said = tmp_path_factory.mktemp("apart") / "stderr"
     line = [sys.executable, "-m", "edgeferry_runtime", "serve", f"digits={bundles['int8']}", "--json"]
-    ports = ["--port", "0", "--grpc-port", "0", "--management-port", "0", "--timeout", "2s"]
+    ports = ["--port", "0", "--grpc-port", "0", "--management-port", "0", "--timeout", "5s"]
     with said.open("w") as stderr, subprocess.Popen([*line, *ports], stdout=-1, stderr=stderr, text=True) as process:
         assert process.stdout
         told = json.loads(process.stdout.readline() or "{}")

@@ -51,11 +51,11 @@ def feeds(resnet: Path, kinds: dict[str, Array], tmp_path: Path) -> Path:
 
 def check(answers: Path, expected: dict[str, Array], kinds: dict[str, Array], count: int) -> None:
     """Compare what came back, ``KIND/.../WANTED/OUTPUT``, to the bit."""
-    found = np.load(answers)
-    assert len(found.files) == count
-    for key in found.files:
-        kind, *_, wanted, _ = key.split("/")
-        np.testing.assert_array_equal(found[key], expected[wanted][: len(kinds[kind])], strict=True, err_msg=key)
+    with np.load(answers) as found:
+        assert len(found.files) == count
+        for key, value in found.items():
+            kind, *_, wanted, _ = key.split("/")
+            np.testing.assert_array_equal(value, expected[wanted][: len(kinds[kind])], strict=True, err_msg=key)
 
 
 @pytest.mark.zoo

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import pytest
+from watching import until
 
 from edgeferry_runtime.serving.refusals import Kind, RefusedError
 from edgeferry_runtime.serving.rpc import server as servers
@@ -67,14 +67,6 @@ def slow(rpc: Any, method: str, count: int) -> Iterator[list[Slow]]:
             call.end()
 
 
-def until(code: str, ask: Callable[[], str]) -> None:
-    """Ask until the answer is this status."""
-    end = time.monotonic() + 50
-    while ask() != code:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 def status(rpc: Any, method: str) -> str:
     try:
         rpc.send(method, b"")
@@ -88,10 +80,10 @@ def test_the_limit_holds_after_calls_were_refused(serve: Any, connect: Any, monk
     monkeypatch.setattr(servers, "AT_ONCE", 2)
     with serve() as server, connect(server.grpc) as rpc, connect(server.grpc) as other:
         with slow(rpc, "inference/RepositoryIndex", 2):
-            until("RESOURCE_EXHAUSTED", lambda: status(other, "inference/RepositoryIndex"))
+            until(lambda: 'edgeferry_requests_in_flight{protocol="grpc"} 2.0' in server.figures())
             assert {status(other, "inference/RepositoryIndex") for _ in range(20)} == {"RESOURCE_EXHAUSTED"}
             assert status(other, "inference/ServerLive") == "OK"
-        until("OK", lambda: status(other, "inference/RepositoryIndex"))
+        until(lambda: status(other, "inference/RepositoryIndex") == "OK")
 
 
 def test_one_connection_cannot_take_every_place(serve: Any, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,10 +114,7 @@ def test_messages_that_wait_have_only_so_much_memory(serve: Any, connect: Any, b
         call = rpc.channel.unary_unary(rpc.path("inference/ModelInfer"))
         data = request.SerializeToString()
         running = [call.future(data, timeout=60) for _ in range(9)]
-        codes = []
-        while not codes:
-            codes = [one.code().name for one in running if one.done()]
-            time.sleep(0.005)
+        codes = until(lambda: [one.code().name for one in running if one.done()])
         server.loop.call_soon_threadsafe(server.service.reading.release)
         found = sorted(one.exception(60).code().name for one in running)
     assert (codes, found) == (["RESOURCE_EXHAUSTED"], ["INVALID_ARGUMENT"] * 8 + ["RESOURCE_EXHAUSTED"])

@@ -29,6 +29,8 @@ from safetensors.torch import load_file
 HERE = Path(__file__).resolve().parent
 FACTORY = json.loads({factory})
 """The Python file with the original module, and what is called in it. Change the path if the file has moved."""
+IMPORTS_FROM = str(Path(FACTORY["path"]).parent)
+"""Where the modules lie that the original imports from beside it."""
 SIZES = json.loads({sizes})
 """By module, the attributes that are smaller than in the original."""
 SHARED = json.loads({shared})
@@ -63,16 +65,15 @@ def with_examples():
 
 def original():
     """Return the module as its own factory makes it."""
-    path = Path(FACTORY["path"])
-    spec = importlib.util.spec_from_file_location("original_" + path.stem, path)
+    spec = importlib.util.spec_from_file_location(__name__ + "_original", FACTORY["path"])
     code = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = code
-    sys.path.insert(0, str(path.parent))
+    sys.path.insert(0, IMPORTS_FROM)
     try:
         spec.loader.exec_module(code)
         made = getattr(code, FACTORY["factory"])()
     finally:
-        sys.path.remove(str(path.parent))
+        sys.path.remove(IMPORTS_FROM)
     return made[0] if isinstance(made, tuple) else made
 '''
 """What `CODE` says; all that comes from the model goes into it as JSON, quoted."""

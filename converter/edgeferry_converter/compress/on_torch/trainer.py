@@ -50,13 +50,15 @@ class TorchTrainer:
 
         total, count = 0.0, 0
         self._network.module.train()
-        with torch.random.fork_rng():
-            torch.manual_seed(int(np.random.default_rng((self._course.seed, self._steps)).integers(2**63)))
-            for batch in batches:
-                total += self._step(batch) * len(batch.truth)
-                count += len(batch.truth)
-                after_step(self._steps)
-        self._network.module.eval()
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(int(np.random.default_rng((self._course.seed, self._steps)).integers(2**63)))
+                for batch in batches:
+                    total += self._step(batch) * len(batch.truth)
+                    count += len(batch.truth)
+                    after_step(self._steps)
+        finally:
+            self._network.module.eval()
         return total / max(1, count)
 
     def _step(self, batch: Batch) -> float:

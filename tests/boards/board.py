@@ -34,6 +34,11 @@ class Hardware:
     memory_mb: int = 0
 
 
+def number_of(address: str) -> int:
+    """Return the number of the board with an address: what is its own on this machine is named by it."""
+    return int(address.split(".")[2])
+
+
 class Board:
     """A board that is on. Closed, or when this process ends in whatever way, nothing is left of it."""
 
@@ -57,10 +62,11 @@ class Board:
             raise RuntimeError(f"the board could not be switched {to}: its keeper ended with {self.keeper.wait()}")
         self.address = json.loads(answer).get("address", self.address)
 
-    def run(self, command: str, timeout: float = 60) -> str:
+    def run(self, command: str, timeout: float = 60, connect: int = 30) -> str:
         """Run a command line on the board, as `pi`, and return what it printed."""
-        options = ("StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5")
-        typed = ["ssh", "-F", "none", "-i", str(self.key), *(f"-o{option}" for option in options)]
+        trusting = "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"
+        options = [f"-o{option}" for option in (*trusting, f"ConnectTimeout={connect}")]
+        typed = ["ssh", "-F", "none", "-i", str(self.key), *options]
         done: subprocess.CompletedProcess[Any] = subprocess.run(
             [*typed, f"pi@{self.address}", command], capture_output=True, text=True, timeout=timeout, check=True
         )

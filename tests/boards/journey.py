@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,7 +131,12 @@ def fetch_wheels(line: str) -> None:
     folder = Path(os.environ["XDG_CACHE_HOME"]) / "edgeferry" / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
     _python, *arguments = shlex.split(line)
-    subprocess.run([sys.executable, *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as beside:  # for two boards at once, each wheel whole
+        subprocess.run([sys.executable, *arguments], cwd=beside, check=True, stdout=subprocess.DEVNULL)
+        for wheel in Path(beside).glob("*/*"):
+            place = folder / wheel.parent.name
+            place.mkdir(exist_ok=True)
+            wheel.replace(place / wheel.name)
 
 
 def go(traveller: Traveller, make_bundle: Callable[..., Bundle], folder: Path) -> None:

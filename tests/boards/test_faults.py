@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-from board import Board
+from board import Board, number_of
 from journey import Traveller
 
 from edgeferry_runtime.bundle import Bundle
@@ -69,10 +70,12 @@ def test_power_fails_during_a_push(ready: tuple[Traveller, Bundle], make_bundle:
     there, _ = ready
     before = there.current()
     large = make_bundle(padding=PADDING)
+    enough = sent(there.board) + PADDING // 10
     typed = [Path(sys.executable).with_name("ferry"), "push", large.path, there.name]
     with subprocess.Popen(typed, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as push:
-        while arrived(there.board) < 1_000_000:
+        while sent(there.board) < enough:
             assert push.poll() is None
+            time.sleep(0.01)
         there.board.switch("off")
         said = push.communicate(timeout=300)[0]
     assert (push.returncode, "while sending" in said) == (4, True), said
@@ -92,6 +95,11 @@ def torn(board: Board) -> list[str]:
     pairs = [line.split() for line in said.splitlines()]
     assert pairs
     return [name for digest, name in pairs if name != f"./{digest}"]
+
+
+def sent(board: Board) -> int:
+    """Return how many bytes have gone to it: more than what lies there, but told at once."""
+    return int(Path(f"/sys/class/net/efboard{number_of(board.address)}/statistics/tx_bytes").read_text())
 
 
 def arrived(board: Board) -> int:

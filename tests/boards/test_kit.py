@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from board import AS_ROOT, Board, Hardware
+from board import AS_ROOT, Board, Hardware, number_of
 
 RUN = Path("/run/edgeferry-boards")
 pytestmark = pytest.mark.boards
@@ -35,7 +35,7 @@ exit 0
 """
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -43,12 +43,15 @@ def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
 
 
 def left(address: str) -> list[str]:
-    """Return what is left of the board with an address."""
-    number = address.split(".")[2]
-    places = [Path(f"/sys/class/net/efboard{number}"), RUN / number]
+    """Return what is left of the board with an address, unless another board has its number by now."""
+    number = number_of(address)
+    places = [Path(f"/sys/class/net/efboard{number}"), RUN / str(number)]
     groups = [Path(f"/sys/fs/cgroup/{folder}efboard{number}") for folder in ("memory/", "")]
-    mounts = [line for line in Path("/proc/mounts").read_text().splitlines() if str(RUN) in line]
-    return [*(str(place) for place in (*places, *groups) if place.exists()), *mounts, *needless_rules()]
+    found = [line for line in Path("/proc/mounts").read_text().splitlines() if str(RUN) in line]
+    with (RUN / f"{number}.lock").open() as lock, contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found += [str(place) for place in (*places, *groups) if place.exists()]
+    return [*found, *needless_rules()]
 
 
 def needless_rules() -> list[str]:
@@ -92,7 +95,7 @@ def test_a_disk_outlives_a_power_cut_but_not_its_board(cache: Path) -> None:
         board.run("echo kept > kept; df -m --output=size / | tail -1")
         board.switch("off")
         with pytest.raises(subprocess.CalledProcessError, match="exit status 255"):
-            board.run("true")
+            board.run("true", connect=5)
         board.switch("on")
         assert board.run("cat kept; df -m --output=size / | tail -1").split() == ["kept", "64"]
     with Board(Hardware(), cache) as board:
@@ -111,6 +114,10 @@ def test_nothing_is_left_of_what_was_killed(cache: Path, killed: str) -> None:
             wait_until(lambda: all(map(gone, family)))
         os.kill(other.pid, signal.SIGKILL)
     wait_until(lambda: all(map(gone, family)))
-    with Board(Hardware(), cache) as board:
-        assert board.run("echo lives") == "lives\n"
+    with contextlib.ExitStack() as others:
+        number = 0
+        while number < number_of(address):  # a lower one may have become free
+            board = others.enter_context(Board(Hardware(), cache))
+            assert board.run("echo lives") == "lives\n"
+            number = number_of(board.address)
     assert left(board.address) == left(address) == []

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,14 +101,17 @@ def test_noise_on_stdin_is_survived(tmp_path: Path) -> None:
     assert kinds == ["defect", "defect", "result"]
 
 
-def test_engine_that_crashes_is_reported(agent: AgentClient, tmp_path: Path, bundle: Bundle) -> None:
+def test_engine_that_crashes_is_reported(
+    agent: AgentClient, tmp_path: Path, bundle: Bundle, wait_until: Callable
+) -> None:
     """The worker is killed while it measures, as the kernel does when memory is short."""
     publish(tmp_path / "root", bundle)
     options = {"num_runs": 10**9, "min_secs": 0.0, "max_secs": 60.0}
-    killer = threading.Timer(1.0, kill_worker)
+    killer = threading.Thread(target=wait_until, args=(kill_worker,))
     killer.start()
     with pytest.raises(EngineCrashError, match=r"tiny on local: the process was killed.*memory"):
         agent.ask("bench", name="tiny", id=bundle.id, options=options, device="local")
+    killer.join()
     assert agent.ask("hello")
 
 
@@ -121,7 +124,7 @@ def publish(root: Path, bundle: Bundle) -> None:
     store.publish(store.assemble(manifest), bundle.id)
 
 
-LONG_WAIT = {"num_runs": 1, "min_secs": 0.0, "max_warmup_secs": 0.0, "max_load": 0.0, "max_wait_secs": 1.5}
+LONG_WAIT = {"num_runs": 1, "min_secs": 0.0, "max_warmup_secs": 0.0, "max_load": 0.0, "max_wait_secs": 3.0}
 
 
 def test_progress_of_the_worker_reaches_the_host(agent: AgentClient, tmp_path: Path, bundle: Bundle) -> None:
@@ -131,8 +134,8 @@ def test_progress_of_the_worker_reaches_the_host(agent: AgentClient, tmp_path: P
     measured = agent.take("bench", say=lambda text: said.append((text, time.monotonic())), **asked)
     assert len(said) == 1
     assert re.fullmatch(r"local: load [\d.]+, waiting for load 0", said[0][0])
-    assert time.monotonic() - said[0][1] > 1.4  # it came while the device waited, not with the answer
-    assert measured["calming"]["waited_s"] >= 1.5
+    assert time.monotonic() - said[0][1] > 1  # it came while the device waited, not with the answer
+    assert measured["calming"]["waited_s"] >= 3
     assert agent.take("bench", **asked)["marks"][0]["kind"] == "busy"
 
 
@@ -163,8 +166,8 @@ def test_the_release_before_is_measured_as_well(agent: AgentClient, tmp_path: Pa
         agent.take("bench", name="tiny", id=first.id, options=options, device="local")
 
 
-def kill_worker() -> None:
-    """Kill the worker that descends from this process."""
+def kill_worker() -> bool:
+    """Kill the worker that descends from this process once it has its engine, and tell whether there was one."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -174,8 +177,11 @@ def kill_worker() -> None:
             continue
         parents[int(stat.parent.name)] = (int(after_name[1]), command)
     for pid, (parent, command) in parents.items():
-        if "edgeferry_runtime.worker" in command and parents.get(parent, (0, ""))[0] == os.getpid():
+        ours = "edgeferry_runtime.worker" in command and parents.get(parent, (0, ""))[0] == os.getpid()
+        if ours and "onnxruntime" in Path(f"/proc/{pid}/maps").read_text():
             os.kill(pid, signal.SIGKILL)
+            return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -239,7 +245,7 @@ def test_lock_is_free_when_its_holder_dies(tmp_path: Path) -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(DeviceError, match=r"in use by ann@desk for \d s"):
+        with pytest.raises(DeviceError, match=r"in use by ann@desk for \d+ s"):
             store.lock("bob@desk", 0.1)
         holder.kill()
         store.lock("bob@desk", 5).close()

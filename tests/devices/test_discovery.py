@@ -11,7 +11,7 @@ import pytest
 import zeroconf
 
 from edgeferry_devices import inventory
-from edgeferry_devices.discovery import SSH, boards, discover
+from edgeferry_devices.discovery import SSH, Board, boards, discover
 from edgeferry_runtime.cli import main
 from edgeferry_runtime.errors import EdgeferryError
 
@@ -33,31 +33,40 @@ def announce() -> Iterator[Callable[..., None]]:
         yield say
 
 
-def test_a_board_is_found_with_all_that_it_announces(announce: Callable) -> None:
+def test_a_board_is_found_with_all_that_it_announces(announce: Callable, wait_until: Callable) -> None:
     announce(SSH, "ferry test board", "ferrytest.local", 2222)
     announce("_workstation._tcp.local.", "ferrytest [b8:27:eb:00:00:01]", "ferrytest.local", 9)
-    (found,) = [board for board in discover(SECONDS, LOOPBACK) if board.host == "ferrytest.local"]
+
+    def heard() -> list[Board]:
+        found = [board for board in discover(SECONDS, LOOPBACK) if board.host == "ferrytest.local"]
+        return [board for board in found if len(board.services) == 2]
+
+    (found,) = wait_until(heard)
     assert (found.name, found.port, found.addresses) == ("ferrytest", 2222, ("127.0.0.1",))
     assert found.services == ("ssh", "workstation")
 
 
-def test_the_command(announce: Callable, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command(announce: Callable, capfd: pytest.CaptureFixture[str], wait_until: Callable) -> None:
     announce(SSH, "ferry one", "ferryone.local", 22)
     announce(SSH, "ferry two", "ferrytwo.local", 8022)
     inventory.add(inventory.Entry("mine", "ferryone.local", "pi"))
-    argv = ["device", "discover", "--seconds", str(SECONDS), "--interface", "127.0.0.1"]
-    with pytest.raises(SystemExit) as ended:
-        main(argv)
-    out, err = capfd.readouterr()
-    assert not ended.value.code
+
+    def told(*options: str) -> tuple[str, str] | None:
+        """Return what is printed, once both were heard."""
+        with pytest.raises(SystemExit) as ended:
+            main(["device", "discover", "--seconds", str(SECONDS), "--interface", "127.0.0.1", *options])
+        out, err = capfd.readouterr()
+        assert not ended.value.code
+        return (out, err) if "ferryone" in out and "ferrytwo" in out else None
+
+    out, err = wait_until(told)
     assert next(line for line in out.splitlines() if "ferryone" in line).endswith("mine")
     assert "ferry device add ferrytwo USER@ferrytwo.local:8022" in err
     assert "ferryone" not in err
-    with pytest.raises(SystemExit):
-        main([*argv, "--json"])
-    told = {board["host"]: board for board in json.loads(capfd.readouterr().out)["boards"]}
-    assert told["ferryone.local"]["device"] == "mine"
-    assert told["ferrytwo.local"]["port"] == 8022
+    out, _ = wait_until(lambda: told("--json"))
+    by_host = {board["host"]: board for board in json.loads(out)["boards"]}
+    assert by_host["ferryone.local"]["device"] == "mine"
+    assert by_host["ferrytwo.local"]["port"] == 8022
 
 
 def test_nobody_there() -> None:

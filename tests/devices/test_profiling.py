@@ -135,7 +135,7 @@ def test_an_agent_that_dies_in_the_middle_loses_nothing_that_was_measured(place:
     assert order(Series(plan, tuple(attempts))) == ["1a", "1b"]
     assert caught.value.exit_code == 4
     assert len(history.read()) == 2
-    Store.open(place.root).lock("next", 5).close()
+    Store.open(place.root).lock("next", 30).close()
 
 
 def kill_agent(root: str) -> None:

@@ -87,7 +87,7 @@ def test_from_nothing_to_a_server_that_hangs_and_back(
     push(make_bundle(), device)
     hasty = account[1] / "systemd" / "user" / f"{NAME}.d"
     hasty.mkdir(parents=True)
-    (hasty / "soon.conf").write_text("[Service]\nWatchdogSec=4\n")
+    (hasty / "soon.conf").write_text("[Service]\nWatchdogSec=10\n")
     told = start_service(device, on(port))
     assert (told["way"], told["running"], told["ready"]) == ("systemd", True, True)
     assert "enable-linger" in told["notes"][0]
@@ -95,7 +95,7 @@ def test_from_nothing_to_a_server_that_hangs_and_back(
     assert found == {
         "ActiveState": "active",
         "MainPID": str(told["pid"]),
-        "WatchdogUSec": "4s",
+        "WatchdogUSec": "10s",
         "UnitFileState": "enabled",
         "FragmentPath": str(Systemd(device.root).unit),
         "UMask": "0077",
@@ -105,7 +105,7 @@ def test_from_nothing_to_a_server_that_hangs_and_back(
         assert json.load(answer)["versions"] == ["1"]
     assert not start_service(device)["changed"]
     os.kill(told["pid"], signal.SIGSTOP)
-    until(lambda: shown("NRestarts")["NRestarts"] == "1")
+    until(lambda: int(shown("NRestarts")["NRestarts"]) >= 1)
     until(lambda: service_status(device)["ready"])
     assert service_status(device)["pid"] != told["pid"]
     purge(device)

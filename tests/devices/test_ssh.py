@@ -124,7 +124,12 @@ def test_no_key_at_all(server: Any) -> None:
 
 
 def test_agent_holds_an_encrypted_key(
-    openssh: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: Callable, make_key: Callable
+    openssh: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    missing: Callable,
+    make_key: Callable,
+    wait_until: Callable,
 ) -> None:
     """The key file given is locked, and the agent has it unlocked."""
     if not shutil.which("ssh-agent") or not shutil.which("ssh-add"):
@@ -133,8 +138,7 @@ def test_agent_holds_an_encrypted_key(
     sock = tmp_path / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", sock], stdout=subprocess.DEVNULL) as agent:
         try:
-            while not sock.exists():
-                time.sleep(0.01)
+            wait_until(sock.exists)
             monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
             subprocess.run(["ssh-add", "-q", openssh.key], check=True)
             make_key(tmp_path / "decoy")

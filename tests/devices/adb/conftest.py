@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -56,7 +55,12 @@ def tools(adbd: ModuleType, tmp_path_factory: pytest.TempPathFactory, missing: C
 
 @pytest.fixture
 def start_phone(
-    adbd: ModuleType, server_port: str, tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    adbd: ModuleType,
+    server_port: str,
+    tools: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[..., Any],
 ) -> Iterator[Callable[..., Any]]:
     """Start phones that behave as one likes, and let the adb server connect to them."""
     monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", server_port)
@@ -71,8 +75,7 @@ def start_phone(
         started.append(adbd.Phone(environment, **behaviour))
         connecting = subprocess.Popen(["adb", "connect", started[-1].serial], env=server, stdout=subprocess.DEVNULL)
         waiting.append(connecting)
-        while not started[-1].lines or (waits and connecting.poll() is None):
-            time.sleep(0.01)
+        wait_until(lambda: started[-1].lines and (not waits or connecting.poll() is not None))
         return started[-1]
 
     yield start

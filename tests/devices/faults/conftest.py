@@ -23,7 +23,7 @@ from edgeferry_devices.remote import RemoteDevice
 from edgeferry_devices.ssh import Deadlines
 from edgeferry_runtime.bundle import Bundle
 
-SHORT = Deadlines(connect=5, banner=5, auth=10, channel=5, idle=2, attempts=1)
+SHORT = Deadlines(connect=5, banner=5, auth=10, channel=5, idle=5, attempts=1)
 PADDING = 6_000_000
 LIMIT = 2_000_000
 ROUNDS = range(int(os.environ.get("EDGEFERRY_FAULT_ROUNDS", "1")))
@@ -121,10 +121,13 @@ class Bench:
         return push(self.new, self.device, say)
 
     def act_in_probe(self, fault: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and not self.workers():
+        """Act while the engine's process stands still, so that it cannot have ended before."""
+        deadline = time.monotonic() + 60
+        while not (found := self.workers()) and time.monotonic() < deadline:
             time.sleep(0.01)
+        self.signal(found, signal.SIGSTOP)
         fault()
+        self.signal(found, signal.SIGCONT)
 
     def agents(self) -> list[int]:
         return [pid for pid, (_, line) in processes().items() if f"edgeferry_runtime.agent {self.root}" in line]

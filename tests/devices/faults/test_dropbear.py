@@ -8,7 +8,6 @@ import pwd
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,7 +54,9 @@ class Dropbear:
 
 
 @pytest.fixture
-def dropbear(tmp_path: Path, make_key: Callable, missing: Callable[[str], None]) -> Iterator[Dropbear]:
+def dropbear(
+    tmp_path: Path, make_key: Callable, missing: Callable[[str], None], wait_for_server: Callable
+) -> Iterator[Dropbear]:
     if not shutil.which("dropbear", path=f"{os.environ['PATH']}:/usr/sbin") or not shutil.which("dropbearkey"):
         missing("dropbear is not installed (package dropbear-bin)")
     if os.getuid():
@@ -78,21 +79,10 @@ def dropbear(tmp_path: Path, make_key: Callable, missing: Callable[[str], None])
             argv, stderr=log, env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
         ) as server:
             try:
-                wait_for(port, folder / "log")
+                wait_for_server(port, server, folder / "log")
                 yield Dropbear(port, folder / "key", host_key)
             finally:
                 server.terminate()
-
-
-def wait_for(port: int, log: Path) -> None:
-    for _ in range(100):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"dropbear did not start: {log.read_text()}")
 
 
 @pytest.fixture

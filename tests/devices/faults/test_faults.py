@@ -265,6 +265,6 @@ def test_clock_jumped(bench: Any, tmp_path: Path, years: int) -> None:
     (bench.root / "venv").symlink_to(other)
     with bench.direct.open_agent() as agent:
         agent.take("stage")
-        with bench.device.open_agent() as second, pytest.raises(DeviceBusyError, match=r"pid \d+ there\) for \d s"):
+        with bench.device.open_agent() as second, pytest.raises(DeviceBusyError, match=r"pid \d+ there\) for \d+ s"):
             second.ask("stage", owner="bob@desk", wait_s=0.1)
     bench.check_old_answers_then_push()

@@ -49,7 +49,8 @@ class SmallMemory:
 
     def hold(self, pids: list[int]) -> None:
         for pid in pids:
-            (self.folder / "cgroup.procs").write_text(str(pid))
+            with contextlib.suppress(ProcessLookupError):
+                (self.folder / "cgroup.procs").write_text(str(pid))
 
     def killed(self) -> int:
         """How many the kernel killed."""

@@ -26,7 +26,10 @@ TIMES = (
     *("p5_ms", "median_ms", "p90_ms", "p95_ms", "p99_ms"),
 )
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--enable-logging=stderr", "--dump-dom")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
+    *("--enable-logging=stderr", "--dump-dom"),
+)
 
 Measure = Callable[..., None]
 

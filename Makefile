@@ -32,8 +32,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python samples/demo.py --device '$(DEVICE)' --out '$(OUT)'
 
+# The files in the order of their names, the emulated boards early: last of all they would keep one worker waiting.
 test: lint clients manifests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/nox -s "runtime-3.13(litert)"
 
 tiny: $(READY)

@@ -10,7 +10,7 @@ import nox
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
 ENGINES = {"litert": ("ai-edge-litert",), "onnx": ("onnxruntime",), "tflite-runtime": ("tflite-runtime", "numpy<2")}
-TOOLS = ("pytest", "hypothesis")
+TOOLS = ("pytest", "pytest-xdist", "hypothesis")
 RESULTS = "runtime-results"
 
 nox.options.sessions = ["runtime"]
@@ -40,7 +40,8 @@ def runtime(session: nox.Session, engine: str) -> None:
     results.unlink(missing_ok=True)
     zoo = {"EDGEFERRY_ZOO": os.environ.get("EDGEFERRY_ZOO")}
     session.run(
-        *("pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={results}", *(session.posargs or ["tests/runtime"])),
+        *("pytest", "-q", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", f"--junit-xml={results}"),
+        *(session.posargs or ["tests/runtime"]),
         env={**zoo, "CI": None, "PYTHONWARNINGS": None},
     )
 

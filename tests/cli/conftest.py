@@ -6,9 +6,11 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,43 +60,57 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return {**data, "dense.tflite": dense, "dense.onnx": onnx, "custom.tflite": tiny.tflite_custom("Warp")}
 
 
+def _fill(folder: Path, models: dict[str, bytes]) -> Path:
+    """Lay out a folder to type in: the models, a home, and one for temporary files."""
+    for name, data in models.items():
+        (folder / name).write_bytes(data)
+    for name in ("home", "tmp"):
+        (folder / name).mkdir()
+    return folder
+
+
+def _type(folder: Path, line: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Type one ``ferry`` line in a folder, with its home and its folder for temporary files."""
+    base = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "SSH_", "EDGEFERRY_"))}
+    own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "COLUMNS": "100", "TERM": "dumb"}
+    return subprocess.run(
+        [sys.executable, "-m", "edgeferry_runtime", *shlex.split(line)[1:]],
+        cwd=folder,
+        env={**base, **own, **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
 @pytest.fixture
 def folder(tmp_path: Path, models: dict[str, bytes]) -> Path:
     """A folder with the tiny models, where the commands are typed."""
-    for name, data in models.items():
-        (tmp_path / name).write_bytes(data)
-    for name in ("home", "tmp"):
-        (tmp_path / name).mkdir()
-    return tmp_path
+    return _fill(tmp_path, models)
 
 
 @pytest.fixture
 def ferry(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Type one ``ferry`` line in the folder, with a home and a folder for temporary files of its own."""
+    """Type one ``ferry`` line in the folder."""
+    return partial(_type, folder)
 
-    def run(line: str, **env: str) -> subprocess.CompletedProcess[str]:
-        base = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "SSH_", "EDGEFERRY_"))}
-        own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "COLUMNS": "100", "TERM": "dumb"}
-        return subprocess.run(
-            [sys.executable, "-m", "edgeferry_runtime", *shlex.split(line)[1:]],
-            cwd=folder,
-            env={**base, **own, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
 
-    return run
+@pytest.fixture(scope="session")
+def converted(models: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which one bundle was made, named ``dense``."""
+    folder = _fill(tmp_path_factory.mktemp("converted"), models)
+    done = _type(folder, "ferry convert dense.tflite -o dense --quantize dynamic")
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 @pytest.fixture
-def bundle(folder: Path, ferry: Callable[..., subprocess.CompletedProcess[str]]) -> Path:
-    """A bundle in the folder, named ``dense``."""
-    done = ferry("ferry convert dense.tflite -o dense --quantize dynamic")
-    assert done.returncode == 0, done.stderr
-    return folder / "dense"
+def bundle(folder: Path, converted: Path) -> Path:
+    """A bundle in the folder, named ``dense``, as if it had been made there."""
+    shutil.copytree(converted / "home", folder / "home", dirs_exist_ok=True)
+    return Path(shutil.copytree(converted / "dense", folder / "dense"))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 # make demo    the main job, from training to a profiled device; DEVICE=pi@host does it on a real one
 # make test    everything that needs no hardware
-# make tiny    the quick tests, under 30 seconds
+# make tiny    the quick tests of the runtime and the converter
 # make runtime the runtime alone with each engine, on every Python that is found
 # make lint    ruff and mypy
 # make boards  the roots of the emulated boards, which `make test` then starts; once, as root or through sudo, on Debian

@@ -20,6 +20,7 @@ from edgeferry_devices.outcome import Outcome
 from edgeferry_devices.runs import SCHEMA, Run, Task
 from edgeferry_devices.session import take_lock
 from edgeferry_runtime.errors import UsageError
+from edgeferry_runtime.store import sync
 
 KEPT = 50
 """Journals that are kept; older ones go when a run begins."""
@@ -82,7 +83,7 @@ def begin(task: Task) -> Journal:
     take_lock(file)
     journal = Journal(run, file)
     journal.write({"schema": SCHEMA, "run": run.id, "at": run.at, "task": asdict(task)})
-    _sync(folder)
+    sync(folder)
     return journal
 
 
@@ -120,12 +121,3 @@ def _open(path: Path, flags: int = 0) -> IO[str]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _sync(folder: Path) -> None:
-    """Bring a new name onto the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -84,6 +84,19 @@ def wait_until() -> Callable[..., Any]:
     return wait
 
 
+@pytest.fixture
+def ferry(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run ferry; return its exit code, stdout and stderr."""
+    from edgeferry_runtime.cli import main
+
+    def run(*argv: str | Path) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in argv])
+        return int(ended.value.code or 0), *capfd.readouterr()
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def make_key() -> Callable[..., paramiko.PKey]:
     return write_key

@@ -19,15 +19,9 @@ QUICK = ("--num-runs", "5", "--warmup-runs", "1", "--min-secs", "0", "--max-warm
 
 
 @pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
+def ferry(ferry: Ferry) -> Ferry:
     """Run ferry profile; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["profile", *map(str, argv), *QUICK])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
+    return lambda *argv: ferry("profile", *argv, *QUICK)
 
 
 def verdicts(out: str) -> list[list[str]]:

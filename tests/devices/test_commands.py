@@ -15,21 +15,8 @@ import pytest
 
 from edgeferry_devices import history, hostkeys, inventory
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.cli import main
 
 Ferry = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
-    """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 def error_line(err: str) -> str:

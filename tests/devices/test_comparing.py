@@ -14,7 +14,6 @@ import pytest
 from edgeferry_devices import history, inventory
 from edgeferry_devices.commands.history_table import FORMULA, _cell
 from edgeferry_devices.comparing import Wanted, recall, rows
-from edgeferry_runtime.cli import main
 from edgeferry_runtime.errors import MissingFileError, UsageError
 
 Remember = Callable[..., Path]
@@ -22,15 +21,9 @@ Ferry = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
+def ferry(ferry: Ferry) -> Ferry:
     """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["compare", *map(str, argv)])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
+    return lambda *argv: ferry("compare", *argv)
 
 
 @pytest.fixture

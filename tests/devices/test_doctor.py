@@ -19,7 +19,6 @@ from edgeferry_devices.doctor import Diagnosis, examine
 from edgeferry_devices.inside import NO_SERVICE
 from edgeferry_devices.knowing import fact
 from edgeferry_devices.knowing.folder_facts import parse_runtime
-from edgeferry_runtime.cli import main
 
 RECORDED = Path(__file__).parent / "recorded"
 DAY_S = 86400
@@ -206,18 +205,6 @@ def test_sensors_that_are_missing_are_no_findings() -> None:
 
 
 Ferry = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
-    """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 def test_ready(ferry: Ferry, place: Any) -> None:

@@ -25,7 +25,6 @@ from edgeferry_devices import groups, history, hostkeys, inventory, journal, run
 from edgeferry_devices.hostkeys import HostKey
 from edgeferry_devices.inventory import Inventory
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.cli import main
 
 Ferry = Callable[..., tuple[int, str, str]]
 Boards = Callable[..., list[Path]]
@@ -37,18 +36,6 @@ ssh.Deadlines = functools.partial(ssh.Deadlines, banner=120)
 main(sys.argv[1:])
 """
 """What waits longer for a deaf device than a test takes."""
-
-
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
-    """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 @pytest.fixture

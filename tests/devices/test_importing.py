@@ -14,7 +14,6 @@ from edgeferry_devices.importing import plan_import
 from edgeferry_devices.inventory import Entry, Inventory
 from edgeferry_devices.route import resolve
 from edgeferry_devices.selecting import select
-from edgeferry_runtime.cli import main
 from edgeferry_runtime.errors import OutputExistsError, UsageError
 
 Ferry = Callable[..., tuple[int, str, str]]
@@ -35,18 +34,6 @@ def hosts(tmp_path: Path) -> Path:
     path = tmp_path / "hosts.ini"
     path.write_text(LIST)
     return path
-
-
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
-    """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 def test_hosts_become_devices(ferry: Ferry, hosts: Path) -> None:

@@ -26,18 +26,6 @@ local = pytest.mark.parametrize("place", ["local"], indirect=True)
 near_and_far = pytest.mark.parametrize("place", ["local", "openssh"], indirect=True)
 
 
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    from edgeferry_runtime.cli import main
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
-
-
 def release(place: Any, bundle: Bundle) -> Release:
     return next(found for found in releases(place.device) if found.id == bundle.id)
 

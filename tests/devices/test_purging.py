@@ -16,7 +16,6 @@ from edgeferry_devices.local import LocalDevice
 from edgeferry_devices.purging import Purged, purge
 from edgeferry_devices.pushing import push
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.cli import main
 from edgeferry_runtime.errors import DeviceRequirementError
 from edgeferry_runtime.store import Store
 
@@ -105,15 +104,9 @@ def test_what_was_cut_can_be_purged_again(tmp_path: Path, monkeypatch: pytest.Mo
     assert bootstrap.purge({"root": str(root)})["removed"]
 
 
-def ferry(capfd: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main(list(argv))
-    return int(ended.value.code or 0), *capfd.readouterr()
-
-
-def test_the_command(place: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command(place: Any, ferry: Callable[..., tuple[int, str, str]]) -> None:
     Store.open(place.root)
-    code, out, err = ferry(capfd, "device", "remove", place.name, "--purge")
+    code, out, err = ferry("device", "remove", place.name, "--purge")
     assert (code, err) == (0, "")
     assert out.startswith(f"{place.name}: removed {place.root}, ")
     assert not place.root.exists()
@@ -121,15 +114,15 @@ def test_the_command(place: Any, capfd: pytest.CaptureFixture[str]) -> None:
     assert ("\nremoved pi (" in out) == (place.name == "pi")
 
 
-def test_without_purge_the_folder_stays(place: Any, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_purge_the_folder_stays(place: Any, ferry: Callable[..., tuple[int, str, str]]) -> None:
     Store.open(place.root)
-    assert ferry(capfd, "device", "remove", place.name)[0] == (2 if place.name == "local" else 0)
+    assert ferry("device", "remove", place.name)[0] == (2 if place.name == "local" else 0)
     assert place.root.exists()
 
 
-def test_one_out_of_reach_stays_in_the_inventory(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_out_of_reach_stays_in_the_inventory(ferry: Callable[..., tuple[int, str, str]]) -> None:
     inventory.add(inventory.Entry("gone", "127.0.0.1", port=1))
-    code, out, err = ferry(capfd, "device", "remove", "gone", "--purge")
+    code, out, err = ferry("device", "remove", "gone", "--purge")
     assert (code, out) == (4, "")
     assert err.startswith("gone: its folder was not removed, and the device stays in the inventory\n")
     assert "gone" in inventory.read()

@@ -39,7 +39,6 @@ from edgeferry_devices.servicing import (
     stop_service,
 )
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.cli import main
 from edgeferry_runtime.device_service import readiness
 from edgeferry_runtime.device_service.config import Config, Server, command, make_token
 from edgeferry_runtime.device_service.control import Control
@@ -109,18 +108,6 @@ def local() -> Iterator[LocalDevice]:
     device = LocalDevice()
     yield device
     remove_service(device)
-
-
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
-    """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("place", ["local", "openssh"], indirect=True)

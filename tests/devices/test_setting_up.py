@@ -17,22 +17,9 @@ from edgeferry_devices.pushing import push
 from edgeferry_devices.remote import RemoteDevice
 from edgeferry_devices.setting_up import Readiness, set_up
 from edgeferry_runtime.bundle import Bundle
-from edgeferry_runtime.cli import main
 from edgeferry_runtime.errors import DeviceRequirementError, MissingExtraError, UnknownNameError
 
 Ferry = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
-    """Run ferry; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main([str(word) for word in argv])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
 
 
 def test_what_is_there_is_tried_again_and_nothing_is_sent(place: Any) -> None:

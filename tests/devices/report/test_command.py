@@ -11,21 +11,14 @@ import pytest
 from edgeferry_devices import inventory
 from edgeferry_devices.inventory import Entry
 from edgeferry_devices.report.saving import is_report
-from edgeferry_runtime.cli import main
 
 Ferry = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def ferry(capfd: pytest.CaptureFixture[str]) -> Ferry:
+def ferry(ferry: Ferry) -> Ferry:
     """Run ferry report; return its exit code, stdout and stderr."""
-
-    def run(*argv: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as ended:
-            main(["report", *(str(word) for word in argv)])
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return run
+    return lambda *argv: ferry("report", *argv)
 
 
 def test_the_page_is_written_and_said(ferry: Ferry, measure, tmp_path: Path) -> None:

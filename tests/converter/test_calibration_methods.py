@@ -33,6 +33,7 @@ def snr_db(values: np.ndarray, low: float, high: float) -> float:
     return float(10 * np.log10(np.sum(values**2) / np.sum(noise**2)))
 
 
+@pytest.mark.slow
 @given(SAMPLES)
 def test_no_value_is_lost_or_counted_twice(samples: list[np.ndarray]) -> None:
     histogram = Histogram()
@@ -48,6 +49,7 @@ def test_no_value_is_lost_or_counted_twice(samples: list[np.ndarray]) -> None:
         assert np.sum(inside & (values != 0)) == count
 
 
+@pytest.mark.slow
 @given(SAMPLES, st.randoms())
 def test_the_histogram_does_not_depend_on_the_order(samples: list[np.ndarray], shuffle: object) -> None:
     mixed = list(samples)
@@ -59,6 +61,7 @@ def test_the_histogram_does_not_depend_on_the_order(samples: list[np.ndarray], s
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @given(SAMPLES, st.randoms())
 def test_min_max_is_the_extremes_in_any_order(samples: list[np.ndarray], shuffle: object) -> None:
     values = np.concatenate(samples)
@@ -67,6 +70,7 @@ def test_min_max_is_the_extremes_in_any_order(samples: list[np.ndarray], shuffle
     assert METHODS["min-max"](seen(mixed), 256) == (values.min(), values.max())
 
 
+@pytest.mark.slow
 @given(SAMPLES, st.sampled_from(sorted(METHODS)), st.sampled_from([256, 65536]))
 def test_every_range_lies_within_the_extremes_or_ends_at_zero(
     samples: list[np.ndarray], method: str, levels: int
@@ -77,6 +81,7 @@ def test_every_range_lies_within_the_extremes_or_ends_at_zero(
     assert min(values.min(), 0) - slack <= low <= high <= max(values.max(), 0) + slack
 
 
+@pytest.mark.slow
 @given(SAMPLES)
 def test_the_percentile_range_holds_its_share(samples: list[np.ndarray]) -> None:
     values = np.concatenate(samples).astype(np.float64)
@@ -84,6 +89,7 @@ def test_the_percentile_range_holds_its_share(samples: list[np.ndarray]) -> None
     assert np.mean((values >= low) & (values <= high)) >= PERCENTILE - 1e-9
 
 
+@pytest.mark.slow
 @given(SAMPLES)
 def test_mse_is_never_worse_than_min_max_by_its_own_measure(samples: list[np.ndarray]) -> None:
     statistics = Statistics(histograms=True)

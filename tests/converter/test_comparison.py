@@ -53,6 +53,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return write_bundle(tmp_path_factory.mktemp("bundle") / "b", manifest, fill)
 
 
+@pytest.mark.slow
 def test_one_network_in_two_formats_agrees() -> None:
     found = verify(ONNX, LITE)
     assert [error.name for error in found.errors] == ["digit", "features"]
@@ -61,6 +62,7 @@ def test_one_network_in_two_formats_agrees() -> None:
     found.check()
 
 
+@pytest.mark.slow
 def test_a_bundle_on_either_side_brings_its_probe(bundle: Bundle) -> None:
     for a, b in ((str(bundle.path), ONNX), (ONNX, str(bundle.path)), (str(bundle.path), LITE)):
         found = verify(a, b)
@@ -68,11 +70,13 @@ def test_a_bundle_on_either_side_brings_its_probe(bundle: Bundle) -> None:
         assert found.origin == f"the probe of {bundle.path}"
 
 
+@pytest.mark.slow
 def test_a_given_probe_stands_before_the_bundles(bundle: Bundle) -> None:
     found = verify(str(bundle.path), ONNX, Options(probe=MODELS / "digits.npz", samples=7))
     assert (found.samples, found.origin) == (7, str(MODELS / "digits.npz"))
 
 
+@pytest.mark.slow
 def test_accuracy_stands_beside_the_numerics(labelled: Path) -> None:
     found = verify(ONNX, LITE, Options(data=labelled, output="digit", gates=Gates(max_drop=0)))
     assert found.accuracy is not None
@@ -82,11 +86,13 @@ def test_accuracy_stands_beside_the_numerics(labelled: Path) -> None:
     found.check()
 
 
+@pytest.mark.slow
 def test_the_output_of_classes_is_found_alone(labelled: Path) -> None:
     found = verify(LITE, LITE, Options(data=labelled))
     assert found.accuracy is not None and found.accuracy.output == "digit"
 
 
+@pytest.mark.slow
 def test_reference_outputs_serve_mse(labelled: Path, tmp_path: Path) -> None:
     image = np.load(labelled)["image"][:4]
     with load(LITE) as model:
@@ -147,6 +153,7 @@ def test_what_cannot_be_paired_is_refused(a: list[TensorSpec], b: list[TensorSpe
         pair("input", a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error"),
     [
@@ -162,6 +169,7 @@ def test_options_that_do_not_fit_are_refused(options: Options, error: type[Edgef
         verify(LITE, ONNX, options)
 
 
+@pytest.mark.slow
 def test_an_unknown_metric_or_output_is_named(labelled: Path) -> None:
     with pytest.raises(UnknownNameError, match="top1, mse, auc"):
         verify(LITE, LITE, Options(data=labelled, metric="top5"))
@@ -174,6 +182,7 @@ def ferry(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_shows_all_and_ends_with_3_where_a_gate_fails(labelled: Path) -> None:
     done = ferry(ONNX, LITE, "--data", labelled, "--max-drop", 0.5, "--min-snr", 500)
     assert done.returncode == 3
@@ -186,6 +195,7 @@ def test_the_command_shows_all_and_ends_with_3_where_a_gate_fails(labelled: Path
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_json_holds_every_figure(labelled: Path) -> None:
     data = json.loads(ferry(ONNX, LITE, "--data", labelled, "--max-drop", 1, "--json").stdout)
     assert (data["schema"], data["accuracy"]["metric"], data["gates"][0]["passed"]) == (1, "top1", True)
@@ -221,6 +231,7 @@ def test_a_keras_source_stands_beside_its_artifact(keras_cnn: Path, keras_lowere
     found.check()
 
 
+@pytest.mark.slow
 def test_a_delegate_executes_artifacts_and_says_so(bundle: Bundle) -> None:
     found = verify(ONNX, LITE, Options(delegate="cpu:2"))
     assert [execution and execution.delegate for execution in found.executions] == ["cpu:2", "cpu:2"]
@@ -234,6 +245,7 @@ def test_a_delegate_executes_artifacts_and_says_so(bundle: Bundle) -> None:
     assert verify(LITE, LITE).executions == (None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("b", "delegate", "said"),
     [(LITE, "gpuu", "unknown name 'gpuu'"), ("factory", "gpu", "B is factory"), (LITE, "edgetpu", "edgetpu")],
@@ -244,6 +256,7 @@ def test_delegates_that_cannot_be(b: str, delegate: str, said: str, tmp_path: Pa
         verify(LITE, f"{tmp_path / 'net.py'}:make" if b == "factory" else b, Options(delegate=delegate))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_executed() -> None:
     command = [sys.executable, "-m", "edgeferry_runtime", "verify", ONNX, LITE, "--delegate", "npu,cpu:2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

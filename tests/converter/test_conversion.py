@@ -51,6 +51,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return convert(MODELS / "digits.tflite", output, quantize="int8", calibrate=DATA, labels=labels, io_dtype="int8")
 
 
+@pytest.mark.slow
 def test_a_bundle_is_whole_and_can_be_called(bundle: Bundle) -> None:
     bundle.check()
     assert sorted(p.name for p in bundle.path.iterdir()) == [
@@ -83,6 +84,7 @@ def test_the_manifest_tells_all(bundle: Bundle) -> None:
     assert {"edgeferry", "ai-edge-quantizer"} <= set(manifest.tools)
 
 
+@pytest.mark.slow
 def test_its_recipe_makes_the_same_bundle_again(bundle: Bundle, tmp_path: Path) -> None:
     recipe = Recipe.from_toml(bundle.path / "recipe.toml")
     again = convert(MODELS / "digits.tflite", tmp_path / "digits int8", recipe)
@@ -90,6 +92,7 @@ def test_its_recipe_makes_the_same_bundle_again(bundle: Bundle, tmp_path: Path) 
     assert again.manifest.files["probe.npz"] == bundle.manifest.files["probe.npz"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to", ["tflite", "onnx"])
 @pytest.mark.parametrize("quantize", ["none", "fp16", "dynamic", "int8"])
 def test_every_precision_verifies(to: str, quantize: str, tmp_path: Path, temporary: Path) -> None:
@@ -103,6 +106,7 @@ def test_every_precision_verifies(to: str, quantize: str, tmp_path: Path, tempor
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.slow
 def test_without_data_the_inputs_are_random_and_that_is_said(tmp_path: Path) -> None:
     made = [convert(MODELS / "digits.onnx", tmp_path / n, to="onnx", seed=s) for n, s in (("a", 1), ("b", 1), ("c", 2))]
     assert made[0].manifest.verification["probe"] == "random"
@@ -111,6 +115,7 @@ def test_without_data_the_inputs_are_random_and_that_is_said(tmp_path: Path) -> 
     assert files[0] == files[1] != files[2]
 
 
+@pytest.mark.slow
 def test_a_probe_of_its_own_goes_before_the_calibration_data(tmp_path: Path) -> None:
     np.save(tmp_path / "p.npy", np.load(DATA)["image"][:3])
     made = convert(
@@ -119,6 +124,7 @@ def test_a_probe_of_its_own_goes_before_the_calibration_data(tmp_path: Path) -> 
     assert (made.manifest.verification["probe"], len(made.probe())) == ("probe", 3)
 
 
+@pytest.mark.slow
 def test_an_older_bundle_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
     first = convert(MODELS / "digits.tflite", tmp_path / "b")
     second = convert(MODELS / "digits.tflite", tmp_path / "b", quantize="fp16")
@@ -130,6 +136,7 @@ def test_an_older_bundle_is_replaced_and_anything_else_is_not(tmp_path: Path) ->
     assert (tmp_path / "mine" / "diary.txt").read_text() == "dear diary"
 
 
+@pytest.mark.slow
 def test_a_failed_proof_leaves_no_bundle(tmp_path: Path, temporary: Path) -> None:
     with pytest.raises(VerificationError, match="digit: max abs error"):
         convert(
@@ -162,6 +169,7 @@ def test_a_plan_is_refused_before_a_framework_is_imported(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_planning_imports_no_framework(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from edgeferry_converter import plan, Recipe\n"
@@ -177,6 +185,7 @@ def test_unknown_fields_are_said_with_the_nearest(tmp_path: Path) -> None:
         convert(MODELS / "digits.tflite", tmp_path / "b", quantise="int8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -194,6 +203,7 @@ def test_data_that_do_not_fit_leave_nothing(values: np.ndarray, said: str, tmp_p
     assert not list(temporary.iterdir())
 
 
+@pytest.mark.slow
 def test_labels_must_be_as_many_as_classes(tmp_path: Path) -> None:
     for text, said in (("a\nb\n", "2 labels, and the output 'digit' has 10"), ("\n", "holds no labels")):
         (tmp_path / "l.txt").write_text(text)
@@ -230,6 +240,7 @@ def interrupt(arguments: list[str], folder: Path, after: str, delay: float) -> N
     assert said.decode().splitlines()[-1] == "ferry: interrupted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("after", "delay"), [("open", 0.0), ("lower", 0.0), ("quantize", 0.05), ("verify", 0.02)])
 def test_an_interrupt_leaves_nothing(after: str, delay: float, tmp_path: Path) -> None:
     arguments = [str(MODELS / "digits.tflite"), "--quantize", "int8", "--calibrate", str(DATA), "--samples", "64"]

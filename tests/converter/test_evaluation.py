@@ -56,6 +56,7 @@ def bundle(labelled: Path) -> Bundle:
     return convert(LITE, labelled.with_name("digits"), evaluate=labelled, max_drop=2, **INT8)
 
 
+@pytest.mark.slow
 def test_the_manifest_tells_the_accuracy_of_source_and_artifact(bundle: Bundle) -> None:
     found = bundle.manifest.verification["accuracy"]
     assert list(found) == ["metric", "output", "samples", "source", "artifact", "drop"]
@@ -65,6 +66,7 @@ def test_the_manifest_tells_the_accuracy_of_source_and_artifact(bundle: Bundle) 
     bundle.check()
 
 
+@pytest.mark.slow
 def test_it_is_what_verify_measures(bundle: Bundle, labelled: Path) -> None:
     from edgeferry_converter.comparison import Options, verify
 
@@ -77,6 +79,7 @@ def test_a_profile_carries_it(bundle: Bundle) -> None:
     assert bench(bundle.artifact, QUICK).artifact["accuracy"] is None
 
 
+@pytest.mark.slow
 def test_the_recipe_in_the_bundle_makes_the_same_bundle_again(bundle: Bundle) -> None:
     recipe = Recipe.from_toml(bundle.path / "recipe.toml")
     assert (recipe.max_drop, recipe.metric) == (2, "top1")
@@ -86,6 +89,7 @@ def test_the_recipe_in_the_bundle_makes_the_same_bundle_again(bundle: Bundle) ->
     assert convert(LITE, bundle.path, recipe).id == bundle.id
 
 
+@pytest.mark.slow
 def test_too_great_a_drop_leaves_nothing_and_is_set_aside(labelled: Path, tmp_path: Path, cache: Path) -> None:
     wanted = {"evaluate": labelled.with_name("features.npz"), "metric": "mse", "metric_output": "features"}
     with pytest.raises(VerificationError, match=r"mse of 'features' goes from 0 to .* above --max-drop 50") as caught:
@@ -98,6 +102,7 @@ def test_too_great_a_drop_leaves_nothing_and_is_set_aside(labelled: Path, tmp_pa
     assert convert(LITE, tmp_path / "out", **wanted, **INT8).manifest.verification["accuracy"]["source"] == 0
 
 
+@pytest.mark.slow
 def test_an_older_bundle_stays_where_the_gate_fails(bundle: Bundle, labelled: Path, tmp_path: Path) -> None:
     old = convert(LITE, tmp_path / "out")
     features = labelled.with_name("features.npz")
@@ -166,6 +171,7 @@ def test_the_plan_tells_it(labelled: Path, tmp_path: Path) -> None:
     assert f"measure top1 of both on {labelled}, a drop of at most 0.5" in steps(planned)
 
 
+@pytest.mark.slow
 def test_the_command_shows_it_and_ends_with_3_where_too_much_is_lost(labelled: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgeferry_runtime", "convert", str(LITE), "-o", str(tmp_path / "out")]
     command += ["--quantize", "int8", "--calibrate", str(MODELS / "digits.npz")]
@@ -182,6 +188,7 @@ def test_the_command_shows_it_and_ends_with_3_where_too_much_is_lost(labelled: P
     assert done.stderr.splitlines()[-1].startswith(f"ferry: error: {LITE} as tflite int8: mse of 'features' goes from")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signature", "names"), [(None, ("x", "y")), ("zero", ("question", "answer"))])
 def test_of_several_signatures_it_is_the_primary_one(
     tmp_path: Path, signature: str | None, names: tuple[str, str]

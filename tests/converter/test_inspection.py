@@ -143,6 +143,7 @@ lives = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(st.lists(lives, max_size=12))
 def test_an_arena_holds_what_lives_at_once_and_is_never_larger_than_everything(found: list[Life]) -> None:
     peak = max((sum(x.size for x in found if x.first <= at <= x.last) for at in range(10)), default=0)
@@ -155,6 +156,7 @@ def test_numbers_in_human_units() -> None:
     assert shorten("a/very/long/name", 8) == "…ng/name"
 
 
+@pytest.mark.slow
 def test_no_framework_and_no_engine_is_imported() -> None:
     code = "import sys; from edgeferry_converter.inspection import inspect"
     code += "\nfor path in sys.argv[1:]: inspect(path)\nprint(*sys.modules)"
@@ -180,6 +182,7 @@ def ferry(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_the_command_prints_text_or_json() -> None:
     import json
 

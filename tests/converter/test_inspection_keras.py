@@ -99,6 +99,7 @@ def test_weights_alone_and_damaged_files_are_refused(tmp_path: Path) -> None:
         inspect(tmp_path / "half.h5")
 
 
+@pytest.mark.slow
 def test_no_framework_is_imported(tmp_path: Path) -> None:
     code = "import sys; from edgeferry_converter.inspection import inspect; inspect(sys.argv[1]); print(*sys.modules)"
     command = [sys.executable, "-c", code, str(keras_file(tmp_path))]

@@ -160,6 +160,7 @@ def test_half_a_file_is_refused(tmp_path: Path, keep: float) -> None:
         inspect(tmp_path / "m")
 
 
+@pytest.mark.slow
 def test_any_changed_byte_ends_in_a_report_or_in_our_error(tmp_path: Path) -> None:
     file = convolution(tmp_path / "m") / "saved_model.pb"
     content = file.read_bytes()

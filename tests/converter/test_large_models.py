@@ -80,6 +80,7 @@ def change(path: Path, key: str, value: str) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+@pytest.mark.slow
 def test_float_weights_stay_beside_the_artifact(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     path = chain(tmp_path / "in")
@@ -104,6 +105,7 @@ def test_float_weights_stay_beside_the_artifact(tmp_path: Path, limit: Callable[
         np.testing.assert_allclose(model(x), source(x), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_source_gives_the_same_bytes(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     path = chain(tmp_path / "in")
@@ -112,6 +114,7 @@ def test_the_same_source_gives_the_same_bytes(tmp_path: Path, limit: Callable[[i
     assert made[0].id == made[1].id
 
 
+@pytest.mark.slow
 def test_labels_travel_in_the_graph(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     (tmp_path / "labels.txt").write_text("\n".join(f"class {i}" for i in range(WIDTH)))
@@ -133,6 +136,7 @@ SMALLER = {
 """What a precision stores weights as, and the bytes that the artifact then takes at most."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", SMALLER)
 def test_smaller_precisions_are_one_file_again(precision: str, tmp_path: Path, limit: Callable[[int], None]) -> None:
     """The float weights are beyond the limit, the narrow ones are not."""
@@ -145,6 +149,7 @@ def test_smaller_precisions_are_one_file_again(precision: str, tmp_path: Path, l
     assert bundle.manifest.verification["float_bytes"] > 65_536
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", SMALLER)
 def test_smaller_precisions_beyond_the_limit(precision: str, tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(6_000)
@@ -155,6 +160,7 @@ def test_smaller_precisions_beyond_the_limit(precision: str, tmp_path: Path, lim
     bundle.check()
 
 
+@pytest.mark.slow
 def test_they_are_the_same_however_they_are_kept(tmp_path: Path, limit: Callable[[int], None]) -> None:
     whole = weights(quantized(tmp_path / "whole", "weight-only").artifact)
     limit(6_000)
@@ -172,6 +178,7 @@ def quantized(folder: Path, precision: str) -> Bundle:
     return convert(chain(folder / "in"), folder / "b", to="onnx", quantize=precision, tolerance=tolerance, **extra)
 
 
+@pytest.mark.slow
 def test_what_works_on_both_and_what_is_refused(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     path = chain(tmp_path / "in")
@@ -185,6 +192,7 @@ def test_what_works_on_both_and_what_is_refused(tmp_path: Path, limit: Callable[
     assert report.errors[0].snr_db > 120
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_source_that_changed(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     source = open_source(SourceSpec(chain(tmp_path / "in")))
@@ -236,6 +244,7 @@ def test_an_offset_beyond_the_file(tmp_path: Path) -> None:
     assert check_artifact(chain(tmp_path / "sound")) == "onnx"
 
 
+@pytest.mark.slow
 def test_a_bundle_whose_weights_were_exchanged(tmp_path: Path, limit: Callable[[int], None]) -> None:
     limit(40_000)
     bundle = convert(chain(tmp_path / "in"), tmp_path / "b", to="onnx")

@@ -122,6 +122,7 @@ def test_the_runtime_reads_the_labels_of_a_bare_artifact(artifact: Path) -> None
     assert artifact_labels(artifact, artifact.suffix[1:]) == LABELS
 
 
+@pytest.mark.slow
 def test_run_names_the_classes_of_a_bare_artifact(artifact: Path, tmp_path: Path) -> None:
     describe(artifact, FULL)
     np.save(tmp_path / "x.npy", np.load(MODELS / "digits.npz")["image"][:1])
@@ -143,6 +144,7 @@ def test_labels_of_another_form_are_none(text: str, tmp_path: Path) -> None:
 numbers = st.floats(-300, 300, width=32)
 
 
+@pytest.mark.slow
 @given(
     st.floats(0.001, 2),
     st.lists(numbers, min_size=3, max_size=3),
@@ -158,6 +160,7 @@ def test_normalization_of_pixels_is_ours_rewritten(
         np.testing.assert_allclose((pixel - np.array(theirs[0])) / np.array(theirs[1]), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20), st.lists(st.text(min_size=1, max_size=9), max_size=4))
 def test_what_is_written_can_be_read(name: str, outputs: list[str]) -> None:
     tensors = tuple(Tensor(text, labels="labels.txt") for text in outputs)
@@ -174,6 +177,7 @@ def test_damaged_metadata_is_refused_or_read_and_never_crashes(data: st.DataObje
         read(bytes(whole))
 
 
+@pytest.mark.slow
 def test_conversion_writes_them_and_inspection_shows_them(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join(LABELS), encoding="utf-8")
     bundle = convert(MODELS / "digits.tflite", tmp_path / "b", quantize="dynamic", labels=tmp_path / "labels.txt")
@@ -185,6 +189,7 @@ def test_conversion_writes_them_and_inspection_shows_them(tmp_path: Path) -> Non
     assert zipfile.ZipFile(again.artifact).namelist() == ["labels.txt"], "a copy carries on what its source carried"
 
 
+@pytest.mark.slow
 def test_a_quantized_copy_carries_on_what_its_source_carried(tmp_path: Path) -> None:
     path = tmp_path / "m.tflite"
     path.write_bytes((MODELS / "digits.tflite").read_bytes())

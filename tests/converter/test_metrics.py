@@ -35,6 +35,7 @@ def test_auc_is_the_share_of_pairs_in_order() -> None:
     assert auc(HERE, np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])) == 100
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
 def test_auc_counts_every_pair(pairs: list[tuple[bool, int]]) -> None:
     labels, scores = np.array([int(p) for p, _ in pairs]), np.array([[s] for _, s in pairs], float)

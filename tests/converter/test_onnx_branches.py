@@ -112,6 +112,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "m.onnx"
 
 
+@pytest.mark.slow
 def test_a_held_input_is_gone(file: Path, tmp_path: Path) -> None:
     source = open_source(SourceSpec(file, constants={"sr": 16}))
     assert [t.name for t in source.inputs] == ["x"]
@@ -121,12 +122,14 @@ def test_a_held_input_is_gone(file: Path, tmp_path: Path) -> None:
     assert "branches that are decided are replaced by what they run: choose" in source.notes
 
 
+@pytest.mark.slow
 def test_an_open_branch_is_noted(file: Path, tmp_path: Path) -> None:
     source = open_source(SourceSpec(file))
     source.lower("onnx", tmp_path / "out.onnx")
     assert any("--constant sr=VALUE" in note for note in source.notes)
 
 
+@pytest.mark.slow
 def test_a_refusal_to_quantize_names_the_branch_and_the_way_out(file: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ConversionError, match=r"no operator that.*; the branch 'choose' stays float.*--constant sr=VALUE"
@@ -134,6 +137,7 @@ def test_a_refusal_to_quantize_names_the_branch_and_the_way_out(file: Path, tmp_
         convert(file, tmp_path / "b", to="onnx", quantize="dynamic", shape={"x": (1, 3)})
 
 
+@pytest.mark.slow
 def test_constants_that_cannot_be_are_refused(file: Path) -> None:
     with pytest.raises(UnknownNameError, match="unknown name 'rate'"):
         open_source(SourceSpec(file, constants={"rate": 16}))

@@ -45,6 +45,7 @@ def onnx_artifacts(tmp_path_factory: pytest.TempPathFactory, digits: Samples) ->
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_output_stays_close(
     variant: tuple[str, str], onnx_artifacts: dict[tuple[str, str], Path], float_onnx: Model, digits: Samples
@@ -109,6 +110,7 @@ def test_fp16_halves_the_large_weights_only(onnx_artifacts: dict[tuple[str, str]
     assert onnx_artifacts["fp16", "float32"].stat().st_size < FLOAT.stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_it_comes_out_the_same_each_time(
     variant: tuple[str, str], onnx_artifacts: dict[tuple[str, str], Path], tmp_path: Path

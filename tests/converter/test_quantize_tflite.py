@@ -156,6 +156,7 @@ def test_a_quantized_file_is_not_quantized_again(
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_quantizing_imports_no_training_framework(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from edgeferry_converter.quantize import Job, quantize\n"

@@ -62,6 +62,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     )
 
 
+@pytest.mark.slow
 @given(recipes())
 def test_a_recipe_survives_its_own_toml(tmp_path_factory: pytest.TempPathFactory, recipe: Recipe) -> None:
     file = tmp_path_factory.mktemp("recipe") / "r.toml"

@@ -26,6 +26,7 @@ def correlated(rows: int, depth: int, seed: int = 0) -> Array:
     return np.asarray(np.maximum(hidden + 0.1 * random.standard_normal((rows, depth)), 0)[:, np.newaxis], np.float32)
 
 
+@pytest.mark.slow
 @given(MATRICES)
 def test_no_channel_is_worse_than_rounded_to_the_nearest(shape: tuple[int, int, int, int, int]) -> None:
     groups, channels, depth, rows, seed = shape

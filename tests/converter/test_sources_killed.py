@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 MODEL = Path(__file__).parent / "models" / "digits.tflite"
 
 CONVERT = """
@@ -24,6 +26,7 @@ def converter(temporary: Path, output: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_the_next_conversion_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     temporary, output = tmp_path / "tmp", tmp_path / "out" / "b"
     temporary.mkdir()

@@ -41,6 +41,7 @@ def lowered(source: Any, path: Path) -> Any:
     return onnx.load(str(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [7, 8, 11, 13, 18])
 def test_old_operator_sets_are_raised(tmp_path: Path, opset: int) -> None:
     source = open_source(SourceSpec(dense(tmp_path / "old.onnx", opset=opset)))
@@ -53,17 +54,20 @@ def test_old_operator_sets_are_raised(tmp_path: Path, opset: int) -> None:
         assert np.array_equal(new.run(feeds)["y"], source.run(feeds)["y"])
 
 
+@pytest.mark.slow
 def test_newer_operator_sets_stay(tmp_path: Path) -> None:
     source = open_source(SourceSpec(dense(tmp_path / "m.onnx", opset=22)))
     assert lowered(source, tmp_path / "new.onnx").opset_import[0].version == 22
     assert source.notes == ()
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_was_raised(tmp_path: Path) -> None:
     bundle = convert(dense(tmp_path / "m.onnx", opset=8), tmp_path / "b", to="onnx", shape={"x": (-1, 5, 6)})
     assert bundle.manifest.source["notes"] == ["raised from ONNX operator set 8 to 21"]
 
 
+@pytest.mark.slow
 def test_external_data_is_gathered(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
     external = {"save_as_external_data": True, "location": "w.bin", "size_threshold": 0}
@@ -92,6 +96,7 @@ def test_external_data_outside_the_folder(tmp_path: Path) -> None:
         open_source(SourceSpec(path))
 
 
+@pytest.mark.slow
 def test_shapes_pin_dynamic_axes(tmp_path: Path) -> None:
     path = dense(tmp_path / "m.onnx")
     source = open_source(SourceSpec(path, shapes={"x": (-1, 5, 6)}))
@@ -105,6 +110,7 @@ def test_shapes_pin_dynamic_axes(tmp_path: Path) -> None:
         assert str(model.outputs[0]) == "y float32[1x5x4]"
 
 
+@pytest.mark.slow
 def test_shapes_that_do_not_fit(tmp_path: Path) -> None:
     path = dense(tmp_path / "m.onnx")
     with pytest.raises(UsageError, match="does not fit the input x"):
@@ -121,12 +127,14 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float, word: str) ->
         open_source(SourceSpec(dense(tmp_path / "m.onnx", weight)))
 
 
+@pytest.mark.slow
 def test_masks_of_negative_infinity_are_fine(tmp_path: Path) -> None:
     weight = WEIGHT.copy()
     weight[2, 1] = -np.inf
     open_source(SourceSpec(dense(tmp_path / "m.onnx", weight)))
 
 
+@pytest.mark.slow
 def test_a_dynamic_batch_is_verified_at_two_sizes(tmp_path: Path) -> None:
     path = dense(tmp_path / "m.onnx")
     bundle = convert(path, tmp_path / "b", to="onnx", shape={"x": (-1, 5, 6)})

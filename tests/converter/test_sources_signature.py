@@ -58,6 +58,7 @@ def test_ensure_adds_what_is_missing(adder: bytes) -> None:
     assert signature.ensure(signed) is signed
 
 
+@pytest.mark.slow
 def test_a_source_without_a_signature_gets_one(adder: bytes, tmp_path: Path) -> None:
     (tmp_path / "adder.tflite").write_bytes(adder)
     source = open_source(SourceSpec(tmp_path / "adder.tflite"))
@@ -67,6 +68,7 @@ def test_a_source_without_a_signature_gets_one(adder: bytes, tmp_path: Path) -> 
     assert [t.name for t in source.inputs] == ["x", "y"]
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(names=st.lists(NAMES, min_size=4, max_size=4, unique=True), swap=st.booleans())
 def test_renamed_models_compute_the_same(

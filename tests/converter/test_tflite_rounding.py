@@ -58,11 +58,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Bund
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["weight-only", "dynamic", "int16x8"])
 def test_less_noise_where_weights_make_most_of_it(precision: str, made: dict[tuple[str, str], Bundle]) -> None:
     assert noise(made[precision, "gptq"].artifact) < 0.6 * noise(made[precision, "nearest"].artifact)
 
 
+@pytest.mark.slow
 def test_int8_and_int4_stay_as_close_as_they_were(made: dict[tuple[str, str], Bundle]) -> None:
     """There activations make the noise, and only one layer of these is int4."""
     for precision in ("int8", "dynamic-int4"):
@@ -71,6 +73,7 @@ def test_int8_and_int4_stay_as_close_as_they_were(made: dict[tuple[str, str], Bu
         )
 
 
+@pytest.mark.slow
 def test_the_bundle_says_what_was_rounded_how(made: dict[tuple[str, str], Bundle]) -> None:
     gptq, nearest = made["int8", "gptq"], made["int8", "nearest"]
     assert gptq.manifest.verification["rounding"] == {"gptq": 3}
@@ -80,6 +83,7 @@ def test_the_bundle_says_what_was_rounded_how(made: dict[tuple[str, str], Bundle
     assert not (gptq.path / "aeq_recipe.json").exists(), "ai-edge-quantizer would not make this artifact again"
 
 
+@pytest.mark.slow
 def test_scales_and_everything_else_stay(made: dict[tuple[str, str], Bundle]) -> None:
     flatbuffers = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
     graphs = [flatbuffers.read_model(str(made["int8", r].artifact)).subgraphs[0] for r in ("nearest", "gptq")]
@@ -89,16 +93,19 @@ def test_scales_and_everything_else_stay(made: dict[tuple[str, str], Bundle]) ->
             np.testing.assert_array_equal(a.quantization.scale, b.quantization.scale)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_each_time(made: dict[tuple[str, str], Bundle], tmp_path: Path) -> None:
     again = convert(FLOAT, tmp_path / "b", quantize="int8", calibrate=DATA, rounding="gptq")
     assert again.artifact.read_bytes() == made["int8", "gptq"].artifact.read_bytes()
 
 
+@pytest.mark.slow
 def test_auto_calibration_sees_inputs_in_the_same_pass(tmp_path: Path) -> None:
     bundle = convert(FLOAT, tmp_path / "b", quantize="int8", calibrate=DATA, rounding="gptq", calibration="auto")
     assert bundle.manifest.verification["rounding"] == {"gptq": 3}
 
 
+@pytest.mark.slow
 def test_overridden_layers_are_rounded_where_they_are_integers(tmp_path: Path) -> None:
     override = (Override("none", operator="CONV_2D"), Override("dynamic", operator="FULLY_CONNECTED"))
     bundle = convert(FLOAT, tmp_path / "b", quantize="int8", calibrate=DATA, rounding="gptq", override=override)
@@ -176,6 +183,7 @@ def test_what_it_is_not_for_is_refused(changes: dict[str, object], reason: str, 
         convert(source, tmp_path / "b", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["dynamic", "int8"])
 def test_a_bias_that_others_read_too_becomes_the_layers_own(
     precision: str, planted: ModuleType, tmp_path: Path

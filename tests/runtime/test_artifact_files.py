@@ -68,6 +68,7 @@ def test_size_and_hash_cover_the_companions(tiny, tmp_path: Path) -> None:
     assert artifact_sha256(path) != before
 
 
+@pytest.mark.slow
 def test_a_bundle_with_weights_beside_its_artifact(split_bundle: Make) -> None:
     bundle = split_bundle()
     assert set(bundle.manifest.files) == {"model.onnx", "model.onnx.data", "probe.npz"}
@@ -107,6 +108,7 @@ def test_weights_that_the_manifest_has_no_hash_of(tiny, split_bundle: Make, tmp_
             act()
 
 
+@pytest.mark.slow
 def test_a_child_takes_bare_files_with_weights_beside_them(tiny, tmp_path: Path) -> None:
     path = write_pair(tmp_path, tiny)
     try_in_child(path)
@@ -122,6 +124,7 @@ def test_weights_need_not_be_copied(tiny, tmp_path: Path) -> None:
     assert engine.run([np.zeros((1, 4), np.float32)])[0].tolist() == [WEIGHTS.tolist()]
 
 
+@pytest.mark.slow
 def test_the_commands_take_both(tiny, ferry, split_bundle: Make, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((1, 4), np.float32))
     for target in (split_bundle().path, write_pair(tmp_path, tiny)):

@@ -20,6 +20,7 @@ def bench(path: Path, **options: Any) -> dict[str, Any]:
     return {"op": "bench", "bundle": str(path), "options": {**QUICK, **options}, "device": "pi"}
 
 
+@pytest.mark.slow
 def test_a_result_comes_back(artifacts) -> None:
     assert Attended().do(bench(artifacts["pair.onnx"]), "pair")["device"] == "pi"
 
@@ -29,6 +30,7 @@ def test_an_error_comes_back_as_what_it_was(tmp_path: Path) -> None:
         Attended().do(bench(tmp_path / "none.onnx"), "none")
 
 
+@pytest.mark.slow
 def test_what_it_tells_is_passed_on_before_it_is_done(artifacts) -> None:
     told: list[bytes] = []
     done = Attended(told.append).do(bench(artifacts["pair.onnx"], max_load=0.0, max_wait_secs=0.1), "pair")
@@ -36,6 +38,7 @@ def test_what_it_tells_is_passed_on_before_it_is_done(artifacts) -> None:
     assert "progress" not in done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", [True, False])
 def test_what_nobody_waits_for_is_ended(artifacts, before: bool) -> None:
     work = Attended()

@@ -14,6 +14,7 @@ from edgeferry_runtime.profile import Profile
 QUICK = ("--num-runs", 5, "--warmup-runs", 2, "--min-secs", 0, "--max-warmup-secs", 0)
 
 
+@pytest.mark.slow
 def test_people_get_a_page(ferry, artifacts) -> None:
     code, out, err = ferry("bench", artifacts["pair.onnx"], *QUICK)
     assert code == 0
@@ -22,6 +23,7 @@ def test_people_get_a_page(ferry, artifacts) -> None:
         assert word in out
 
 
+@pytest.mark.slow
 def test_programs_get_a_profile(ferry, make_bundle) -> None:
     bundle = make_bundle("pair.tflite")
     code, out, err = ferry("bench", bundle.path, *QUICK, "--delegate", "cpu:2", "--json")
@@ -50,6 +52,7 @@ def test_wrong_options(ferry, artifacts, arguments: list[str], code: int, said: 
     assert said in err
 
 
+@pytest.mark.slow
 def test_a_sustained_run_is_drawn_and_told(ferry, make_bundle) -> None:
     bundle = make_bundle("pair.onnx")
     code, out, err = ferry("bench", bundle.path, *QUICK, "--sustained", "0.5s")
@@ -66,6 +69,7 @@ def test_a_file_that_is_no_model(ferry, tmp_path) -> None:
     assert "is neither TFLite nor ONNX" in err
 
 
+@pytest.mark.slow
 def test_state_and_warnings_are_shown(artifacts) -> None:
     profile = bench(artifacts["double.onnx"], BenchOptions(num_runs=2, warmup_runs=1, min_secs=0))
     shown = replace(
@@ -85,6 +89,7 @@ def test_state_and_warnings_are_shown(artifacts) -> None:
     assert "no sensors" in profile_text(replace(profile, state_before={}, state_after={}))
 
 
+@pytest.mark.slow
 def test_a_budget_has_a_line_for_each_limit_and_fails_with_3(ferry, make_bundle, tmp_path) -> None:
     bundle, report = make_bundle("pair.onnx"), tmp_path / "report.xml"
     code, out, err = ferry("bench", bundle.path, *QUICK, "--budget", "p50=1s,size=1B,drop=0.5", "--junit", report)
@@ -116,6 +121,7 @@ def test_budgets_that_cannot_be(ferry, artifacts, arguments: list[str], code: in
     assert said in err
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_an_error_in_the_report(ferry, make_bundle, tmp_path) -> None:
     bundle, report = make_bundle("pair.onnx"), tmp_path / "report.xml"
     wrong = ("--signature", "nope", "--budget", "p50=1s", "--junit", report)

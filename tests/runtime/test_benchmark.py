@@ -69,6 +69,7 @@ def test_a_board_that_is_short_of_power_is_marked(artifacts, tmp_path: Path) -> 
     assert "throttled" in profile.verdict
 
 
+@pytest.mark.slow
 def test_the_board_is_watched_while_it_runs(artifacts, tmp_path: Path) -> None:
     options = BenchOptions(num_runs=1, min_secs=1.2, max_warmup_secs=0)
     profile = bench(artifacts["pair.onnx"], options, sensors=board(tmp_path, 50, "0"))
@@ -77,6 +78,7 @@ def test_the_board_is_watched_while_it_runs(artifacts, tmp_path: Path) -> None:
     assert not any(word in profile.verdict for word in ("throttled", "under-voltage", "slowed"))
 
 
+@pytest.mark.slow
 def test_a_sustained_run_has_windows_with_temperatures(artifacts, tmp_path: Path) -> None:
     options = BenchOptions(warmup_runs=1, max_warmup_secs=0, sustained_secs=0.3)
     said: list[str] = []

@@ -190,6 +190,7 @@ def test_models_of_others_name_the_cat(zoo: Path, name: str) -> None:
         assert model.classifier().preprocess.resize == model.inputs[0].shape[1:3]
 
 
+@pytest.mark.slow
 @BOTH
 def test_the_command_reads_the_metadata_of_a_bare_artifact(ferry, picture_model: Make, suffix: str, tmp_path) -> None:
     picture = tmp_path / "red.png"

@@ -71,6 +71,7 @@ def test_floats_are_no_indices() -> None:
         encoder(TensorSpec("x", (1,), "int32"))(np.int64([2**40]))
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(["int8", "uint8", "int16"]),
     st.floats(2**-12, 2**6, width=32),
@@ -87,6 +88,7 @@ def test_quantizing_agrees_with_the_definition(dtype: str, scale: float, real: n
     assert np.array_equal(stored[clear], exact[clear])
 
 
+@pytest.mark.slow
 @given(hnp.arrays(np.int8, (1, 6)), st.floats(2**-12, 2**6, width=32), st.integers(-128, 127))
 def test_dequantizing_agrees_with_the_definition(stored: np.ndarray, scale: float, zero_point: int) -> None:
     quantization = Quantization((scale,), (zero_point,))

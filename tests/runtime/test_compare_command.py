@@ -28,6 +28,7 @@ def profiles(artifacts, tmp_path: Path) -> dict[str, Path]:
     return files
 
 
+@pytest.mark.slow
 def test_artifacts_are_compared(ferry, artifacts) -> None:
     code, out, err = ferry("compare", artifacts["pair.onnx"], artifacts["dense.onnx"], *QUICK)
     assert code == 0

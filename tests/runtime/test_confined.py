@@ -20,6 +20,7 @@ def x(tmp_path: Path) -> str:
     return str(tmp_path / "x.npy")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["double.tflite", "double.onnx"])
 def test_outputs_and_what_executed_come_back(artifacts, x: str, kind: str) -> None:
     answer = run_confined(Run(str(artifacts[kind]), (x,), delegate="cpu:1"))
@@ -28,6 +29,7 @@ def test_outputs_and_what_executed_come_back(artifacts, x: str, kind: str) -> No
     assert answer.said == ""
 
 
+@pytest.mark.slow
 def test_a_bundle_is_run_on_its_probe(make_bundle) -> None:
     answer = run_confined(Run(str(make_bundle("int8.onnx").path), (), raw=True))
     assert answer.outputs["y"].dtype == np.int8
@@ -41,6 +43,7 @@ def test_texts_come_back_as_objects(tmp_path: Path) -> None:
     assert found["s"].dtype == found["b"].dtype == object
 
 
+@pytest.mark.slow
 def test_errors_come_back_as_what_they_were(artifacts, tmp_path: Path, x: str) -> None:
     artifact = str(artifacts["double.onnx"])
     with pytest.raises(UsageError, match="no probe"):

@@ -81,6 +81,7 @@ def test_an_order_of_preference() -> None:
     )
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30))
 def test_any_text_is_a_delegate_or_a_usage_error(text: str) -> None:
     try:

@@ -147,6 +147,7 @@ def test_weights_beside_the_model(tiny, write) -> None:
             check_artifact(write("bad.onnx", tiny.onnx_external("weights.bin", offset=bad)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pair.tflite", "int8.tflite", "dense.tflite", "pair.onnx", "int8.onnx"])
 def test_a_flipped_bit_is_refused_loads_or_kills_a_child(artifacts, write, loader: Loader, kind: str) -> None:
     """Nothing but an expected error ever comes out, of the check or of the child; the child seldom dies."""
@@ -170,12 +171,14 @@ def test_a_flipped_bit_is_refused_loads_or_kills_a_child(artifacts, write, loade
     assert outcomes.get("died", 0) <= FLIPS // 10, outcomes
 
 
+@pytest.mark.slow
 def test_a_sound_file_survives_the_child(artifacts, make_bundle) -> None:
     try_in_child(artifacts["pair.tflite"])
     try_in_child(artifacts["batch.onnx"])
     try_in_child(make_bundle("double.tflite").path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "said"),
     [("edgetpu-custom-op", "compiled for the Edge TPU, and cannot run on a CPU"), ("my-op", "custom operator my-op")],

@@ -43,6 +43,7 @@ def test_load_imports_numpy_and_no_framework() -> None:
     assert modules.isdisjoint(set(FOREIGN) - {"numpy"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["tflite", "onnx"])
 def test_a_first_result_needs_nothing_that_takes_long_to_import(artifacts, suffix: str) -> None:
     """What an engine imports itself does not count; an ONNX file keeps its quantization as JSON."""

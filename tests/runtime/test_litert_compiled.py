@@ -123,6 +123,7 @@ def test_a_benchmark_on_the_gpu_names_it(make, lavapipe: dict[str, str]) -> None
     assert done.json["engine"]["delegate"] == "gpu"
 
 
+@pytest.mark.slow
 def test_without_a_driver_there_is_no_gpu(artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ai_edge_litert.compiled_model")
     monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere.json")
@@ -131,6 +132,7 @@ def test_without_a_driver_there_is_no_gpu(artifacts, monkeypatch: pytest.MonkeyP
     assert error.value.fix == "use another delegate, or name a fallback: --delegate gpu,cpu"
 
 
+@pytest.mark.slow
 def test_no_fallback_without_being_asked_for(artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VK_DRIVER_FILES", "/nowhere.json")
     with load(artifacts["double.tflite"], delegate="gpu,npu,cpu") as model:
@@ -139,6 +141,7 @@ def test_no_fallback_without_being_asked_for(artifacts, monkeypatch: pytest.Monk
     assert [reason.partition(":")[0] for reason in told.fallbacks] == ["gpu", "npu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("delegate", "said"),
     [("gpu:cuda", "is not available for TFLite artifacts; write gpu"), ("npu:openvino", "write npu")],

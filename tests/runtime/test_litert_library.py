@@ -55,6 +55,7 @@ def expected(x: np.ndarray) -> np.ndarray:
     return 8 / (1 + np.exp(-4 * x))
 
 
+@pytest.mark.slow
 def test_a_delegate_that_takes_some_nodes_tells_which_and_computes_them(adder: Path, chain: Path) -> None:
     with load(chain, delegate=str(adder)) as model:
         told = model.execution
@@ -77,6 +78,7 @@ def test_options_reach_the_delegate(adder: Path, chain: Path) -> None:
     np.testing.assert_allclose(found, 2 * (2 * (2 * level + 1)) + 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_taken_whole_is_fully_delegated(adder: Path, tiny, tmp_path: Path) -> None:
     graph = tiny.Graph()
     x, y = graph.tensor("x", [1, 4]), graph.tensor("y", [1, 4])
@@ -104,6 +106,7 @@ def test_full_delegation_that_is_required_names_what_was_left_behind(adder: Path
         load(chain, delegate=str(adder), require_full_delegation=True)
 
 
+@pytest.mark.slow
 def test_a_delegate_that_takes_nothing_is_not_said_to_execute(adder: Path, artifacts) -> None:
     said = r"takes none of the 1 nodes of int8\.tflite"
     with pytest.raises(PartialDelegationError, match=said):
@@ -112,6 +115,7 @@ def test_a_delegate_that_takes_nothing_is_not_said_to_execute(adder: Path, artif
         load(artifacts["int8.tflite"], delegate=str(adder), require_full_delegation=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -125,6 +129,7 @@ def test_a_delegate_that_refuses(adder: Path, chain: Path, options: str, said: s
         load(chain, delegate=f"{adder}?{options}")
 
 
+@pytest.mark.slow
 def test_a_delegate_that_fails_when_it_runs(adder: Path, chain: Path) -> None:
     with load(chain, delegate=f"{adder}?fail=invoke") as model, pytest.raises(EngineError, match="told to fail"):
         model(X)
@@ -136,6 +141,7 @@ def test_a_delegate_that_kills_its_process_kills_a_child(adder: Path, chain: Pat
     assert error.value.fix == "use another delegate, such as cpu"
 
 
+@pytest.mark.slow
 def test_an_order_of_preference_falls_back_and_says_so(adder: Path, chain: Path) -> None:
     asked = f"./absent.so,{adder}?fail=crash,cpu:2"
     with load(chain, delegate=asked) as model:
@@ -145,6 +151,7 @@ def test_an_order_of_preference_falls_back_and_says_so(adder: Path, chain: Path)
     assert told.fallbacks == ("./absent.so: no such library", f"{adder}?fail=crash: its engine died: SIGSEGV")
 
 
+@pytest.mark.slow
 def test_an_order_of_preference_may_fail_altogether(chain: Path) -> None:
     with pytest.raises(
         EngineError, match=r"runs on none of the delegates \(./a\.so: no such library; ./b\.so: no such"
@@ -159,6 +166,7 @@ def _with_machine(library: Path, path: Path, machine: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_library_for_another_architecture(adder: Path, chain: Path, tmp_path: Path) -> None:
     other, name = (183, "aarch64") if own_machine() != "aarch64" else (62, "x86-64")
     library = _with_machine(adder, tmp_path / "libother.so", other)
@@ -166,6 +174,7 @@ def test_a_library_for_another_architecture(adder: Path, chain: Path, tmp_path: 
         load(chain, delegate=str(library))
 
 
+@pytest.mark.slow
 def test_a_library_that_lacks_the_entry_points(chain: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.c").write_text("int unrelated;")
     library = _build(tmp_path / "plain.c", tmp_path / "libplain.so")
@@ -173,6 +182,7 @@ def test_a_library_that_lacks_the_entry_points(chain: Path, tmp_path: Path) -> N
         load(chain, delegate=str(library))
 
 
+@pytest.mark.slow
 def test_a_library_that_needs_another(chain: Path, tmp_path: Path) -> None:
     (tmp_path / "needy.c").write_text("extern int absent(void); int (*used)(void) = absent;")
     library = _build(tmp_path / "needy.c", tmp_path / "libneedy.so")
@@ -211,11 +221,13 @@ def compiled(tiny, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_edge_tpu_runtime_is_missing_on_most_machines(compiled: Path) -> None:
     with pytest.raises(EngineError, match=r"libedgetpu.*, the Edge TPU runtime, is not installed; install"):
         load(compiled, delegate="edgetpu:usb:0")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the library has another name there")
 def test_the_edge_tpu_runtime_is_given_the_device(adder: Path, compiled: Path, tmp_path: Path) -> None:
     """The adder under the runtime's name refuses the option, and so shows that it was given."""
@@ -250,6 +262,7 @@ def test_files_of_the_zoo_for_the_edge_tpu_are_refused_in_one_line(zoo: Path) ->
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_command_tells_what_executes(ferry, adder: Path, chain: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", X)
     code, out, err = ferry("run", chain, "--input", tmp_path / "x.npy", "--delegate", adder, "--json")
@@ -260,6 +273,7 @@ def test_the_command_tells_what_executes(ferry, adder: Path, chain: Path, tmp_pa
     assert (told["nodes_delegated"], told["full"]) == (5, False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["run", "--input", "x.npy"], ["bench", "--num-runs", "1", "--min-secs", "0"]])
 def test_the_command_requires_full_delegation(ferry, adder: Path, chain: Path, tmp_path, monkeypatch, command) -> None:
     np.save(tmp_path / "x.npy", X)
@@ -269,6 +283,7 @@ def test_the_command_requires_full_delegation(ferry, adder: Path, chain: Path, t
     assert "5 of 6 nodes, without 1 LOGISTIC" in err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_profile_has_what_executed(ferry, adder: Path, chain: Path) -> None:
     measure = ("bench", chain, "--num-runs", "2", "--min-secs", "0", "--delegate", f"{adder},cpu")
     code, out, _ = ferry(*measure, "--json")

@@ -85,6 +85,7 @@ def test_answers_belong_to_the_caller_and_inputs_may_have_strides(artifacts, sha
         other.close() or other(np.zeros((1, 4), np.float32))
 
 
+@pytest.mark.slow
 def test_a_pool_packs_the_weights_once(large: Path) -> None:
     x = np.random.default_rng(0).random((1, 1024), np.float32)
     with load(large, delegate="cpu:1") as model, ModelPool(large, 3) as pool:
@@ -182,6 +183,7 @@ def test_a_library_that_keeps_no_weights_is_not_believed(artifacts, monkeypatch:
         open_shared(model.path, model._engine, ONE, 1)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_process_that_is_killed(large: Path, tmp_path: Path) -> None:
     program = (
         f"import os; from edgeferry_runtime import ModelPool; p = ModelPool({str(large)!r}, 2); os.kill(os.getpid(), 9)"

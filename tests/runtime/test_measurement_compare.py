@@ -73,6 +73,7 @@ def test_each_kind_of_warning_is_told_once(measured: Profile) -> None:
     assert found.warnings == ("A in 2 of 3 processes: busy: load 3", "A in 2 of 3 processes: unsteady: a")
 
 
+@pytest.mark.slow
 def test_two_artifacts_are_measured_in_turn(artifacts) -> None:
     said: list[str] = []
     found = compare(artifacts["dense.tflite"], artifacts["pair.onnx"], QUICK, blocks=1, say=said.append)

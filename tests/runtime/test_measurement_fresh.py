@@ -32,6 +32,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_the_model_alone(artifacts) -> None:
     ballast = bytearray(300 << 20)
     profile = bench_fresh(artifacts["dense.tflite"], QUICK, device="shelf")
@@ -40,6 +41,7 @@ def test_memory_is_that_of_the_model_alone(artifacts) -> None:
     assert profile.baseline_rss_bytes < profile.rss_bytes <= profile.peak_rss_bytes < len(ballast)
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_and_progress_arrives(make_bundle) -> None:
     said: list[str] = []
     options = BenchOptions(warmup_runs=1, max_warmup_secs=0, sustained_secs=0.5)
@@ -50,6 +52,7 @@ def test_a_bundle_is_measured_and_progress_arrives(make_bundle) -> None:
     assert {line.partition(" of ")[2][:4] for line in said} <= {"0.5s"}
 
 
+@pytest.mark.slow
 def test_errors_arrive_as_what_they_were(tmp_path: Path, artifacts) -> None:
     with pytest.raises(MissingFileError, match="no such file"):
         bench_fresh(tmp_path / "none.onnx", QUICK)
@@ -58,11 +61,13 @@ def test_errors_arrive_as_what_they_were(tmp_path: Path, artifacts) -> None:
         bench_fresh(tmp_path / "cut.tflite", QUICK)
 
 
+@pytest.mark.slow
 def test_a_path_is_relative_to_the_caller(artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(artifacts["pair.onnx"].parent)
     assert bench_fresh("pair.onnx", QUICK).artifact["name"] == "pair"
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_from_the_working_folder(
     tmp_path: Path, artifacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +91,7 @@ def wait_for_child(process: subprocess.Popen[bytes]) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_child_ends_with_its_parent(make_bundle, tmp_path: Path, how: signal.Signals) -> None:
     target = str(make_bundle("pair.onnx").path)
@@ -107,6 +113,7 @@ def test_the_child_ends_with_its_parent(make_bundle, tmp_path: Path, how: signal
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_cooling_without_a_sensor_is_refused(artifacts) -> None:
     from edgeferry_runtime import machine
 

@@ -20,6 +20,7 @@ def test_figures_of_known_samples() -> None:
     assert figures["stddev_ms"] == pytest.approx(29.3, abs=0.01)
 
 
+@pytest.mark.slow
 @given(SAMPLES)
 def test_percentiles_are_in_order_and_among_the_samples(samples: np.ndarray) -> None:
     figures = summarize(samples)
@@ -29,6 +30,7 @@ def test_percentiles_are_in_order_and_among_the_samples(samples: np.ndarray) -> 
     assert figures["stddev_ms"] >= 0
 
 
+@pytest.mark.slow
 @given(SAMPLES, st.floats(0.1, 10))
 def test_figures_scale_with_the_samples(samples: np.ndarray, factor: float) -> None:
     once, scaled = summarize(samples), summarize(samples * factor)
@@ -36,6 +38,7 @@ def test_figures_scale_with_the_samples(samples: np.ndarray, factor: float) -> N
         assert scaled[key] == pytest.approx(np.multiply(value, factor), rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.001, 1e4), min_size=1, max_size=60), st.integers(0, 9))
 def test_the_interval_holds_the_median_and_stays_among_the_samples(samples: list[float], seed: int) -> None:
     values = np.array(samples)
@@ -56,6 +59,7 @@ def test_the_interval_is_that_of_a_plain_bootstrap() -> None:
     assert median_interval(values) == pytest.approx(plain, rel=0.01)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
     generator = np.random.default_rng(5)
     held = 0
@@ -65,6 +69,7 @@ def test_the_interval_covers_the_true_median_as_often_as_it_says() -> None:
     assert 0.91 <= held / 300 <= 0.99
 
 
+@pytest.mark.slow
 @given(SIDES, SIDES)
 def test_the_ratio_lies_in_its_interval_and_within_what_is_possible(first: list, second: list) -> None:
     ratio, (low, high) = ratio_interval(first, second)
@@ -75,6 +80,7 @@ def test_the_ratio_lies_in_its_interval_and_within_what_is_possible(first: list,
     assert ratio_interval(first, second) == (ratio, (low, high))
 
 
+@pytest.mark.slow
 @given(SIDES)
 def test_a_side_against_itself_is_no_difference(side: list) -> None:
     ratio, (low, high) = ratio_interval(side, side)
@@ -82,6 +88,7 @@ def test_a_side_against_itself_is_no_difference(side: list) -> None:
     assert low <= 1 <= high
 
 
+@pytest.mark.slow
 @given(SIDES)
 def test_the_interval_of_a_side_holds_its_median(side: list) -> None:
     middle, (low, high) = side_interval(side)
@@ -94,6 +101,7 @@ def processes(generator: np.random.Generator, median: float, count: int) -> list
     return [median * generator.normal(1, 0.02) * generator.lognormal(0, 0.05, 200) for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 6])
 def test_what_is_equal_is_called_different_in_few_of_a_hundred(count: int) -> None:
     generator = np.random.default_rng(7)

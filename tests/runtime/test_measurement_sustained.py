@@ -52,6 +52,7 @@ def test_a_run_longer_than_a_window_has_one_of_its_own() -> None:
     assert [window.runs for window, _ in found] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_samples_are_thinned_evenly_and_bounded() -> None:
     clock = Clock(1)
     found = list(sustain(clock.run, 0.6, clock, dict))
@@ -82,6 +83,7 @@ def test_the_sentence_names_the_heat() -> None:
     assert text.endswith("while the temperature went from 45.0 to 80.0 °C, 81.0 °C at most")
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(0.001, 1e5), min_size=1, max_size=80))
 def test_every_value_has_its_column_and_order_is_kept(values: list[float]) -> None:
     rows = chart(values, lambda v: "x").splitlines()

@@ -60,6 +60,7 @@ def test_what_is_recommended_may_be_the_fastest_and_nothing_cheaper_may(pairs: l
     assert int(best.delegate[4:]) == min(int(r.delegate[4:]) for r in ties)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_told_and_the_rest_is_measured(artifacts) -> None:
     said: list[str] = []
     found = sweep(artifacts["dense.tflite"], ("cpu:1", "edgetpu", "cpu:2"), QUICK, rounds=2, say=said.append)
@@ -71,6 +72,7 @@ def test_what_cannot_be_used_is_told_and_the_rest_is_measured(artifacts) -> None
     assert order == ["cpu:1", "edgetpu", "cpu:2", "cpu:2", "cpu:1"]
 
 
+@pytest.mark.slow
 def test_nothing_that_can_be_used_is_an_error(artifacts, tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         sweep(artifacts["dense.tflite"], ("edgetpu",), QUICK)
@@ -78,6 +80,7 @@ def test_nothing_that_can_be_used_is_an_error(artifacts, tmp_path: Path) -> None
         sweep(tmp_path / "none.onnx", ("cpu",), QUICK)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_json(ferry, artifacts) -> None:
     code, out, err = ferry("bench", artifacts["pair.onnx"], *COMMAND)
     assert code == 0

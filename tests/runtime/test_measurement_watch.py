@@ -7,6 +7,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from edgeferry_runtime.measurement.watch import Scheduling, Watch, parse_stolen, parse_wait, scheduling
 
 
@@ -47,6 +49,7 @@ def test_stolen_time_is_read(tmp_path: Path) -> None:
     assert parse_stolen(stat) is None
 
 
+@pytest.mark.slow
 def test_a_crowd_on_one_core_is_seen() -> None:
     """Two busy processes share one core: each waits about half of the time."""
     allowed = os.sched_getaffinity(0)

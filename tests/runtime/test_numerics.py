@@ -15,6 +15,7 @@ from edgeferry_runtime.numerics import OutputError, Tolerance, compare_output, i
 FINITE = hnp.arrays(np.float32, (3, 1, 4), elements=st.floats(-1e6, 1e6, width=32))
 
 
+@pytest.mark.slow
 @given(FINITE)
 def test_equal_outputs_have_no_distance(values: np.ndarray) -> None:
     error = compare_output("y", values, values)
@@ -22,6 +23,7 @@ def test_equal_outputs_have_no_distance(values: np.ndarray) -> None:
     assert error.cosine == pytest.approx(1)
 
 
+@pytest.mark.slow
 @given(FINITE, FINITE)
 def test_distance_is_symmetric_and_bounded(a: np.ndarray, b: np.ndarray) -> None:
     there, back = compare_output("y", a, b), compare_output("y", b, a)

@@ -153,6 +153,7 @@ def test_reasons_lose_time_place_and_signature(log: str) -> None:
     assert first_reason(log) == LOGS[log]
 
 
+@pytest.mark.slow
 def test_a_build_without_the_provider_is_an_error_and_never_the_cpu(chain) -> None:
     path = chain("Add", "Det", "Mul", ends=(1,))
     with pytest.raises(EngineError, match=r"--delegate gpu:webgpu: this build of ONNX Runtime has no such provider"):

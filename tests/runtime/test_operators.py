@@ -43,6 +43,7 @@ def planted(models) -> dict[str, OperatorTimes]:
     return {kind: operators_fresh(models[f"planted.{kind}"], QUICK) for kind in FORMATS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_slowest_operator_is_named(planted, kind: str) -> None:
     slowest = planted[kind].slowest()[0]
@@ -115,6 +116,7 @@ def test_texts_are_refused_with_the_reason(tiny, tmp_path: Path) -> None:
         operators(tmp_path / "text.tflite", QUICK)
 
 
+@pytest.mark.slow
 def test_what_a_branch_executes_counts_once_on_litert(models) -> None:
     times = operators_fresh(models["if.tflite"], QUICK)
     assert {o.type for o in times.operators} & {"IF"}
@@ -123,6 +125,7 @@ def test_what_a_branch_executes_counts_once_on_litert(models) -> None:
     assert any("own time of IF" in note for note in times.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pair.tflite", "batch.tflite", "int8.tflite", "second.tflite", "int8.onnx"])
 def test_signatures_dynamic_shapes_and_quantized_inputs(artifacts, kind: str) -> None:
     assert operators_fresh(artifacts[kind], QUICK).operators
@@ -133,6 +136,7 @@ def test_a_bundle_is_fed_its_probe(make_bundle, kind: str) -> None:
     assert operators(make_bundle(kind).path, replace(QUICK, delegate="cpu:1")).operators
 
 
+@pytest.mark.slow
 def test_a_profile_has_them_and_keeps_them_as_json(ferry, models) -> None:
     quick = ("--num-runs", 5, "--warmup-runs", 2, "--min-secs", 0, "--max-warmup-secs", 0)
     code, out, _ = ferry("bench", models["planted.onnx"], *quick, "--ops", "--json")
@@ -164,6 +168,7 @@ def test_only_the_cpu_tells(ferry, artifacts, delegate: str) -> None:
         operators(artifacts["pair.onnx"], replace(QUICK, delegate=delegate))
 
 
+@pytest.mark.slow
 def test_errors_arrive_from_the_process(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no such file"):
         operators_fresh(tmp_path / "none.tflite")
@@ -228,6 +233,7 @@ def test_nested_branches_keep_what_is_their_own() -> None:
     assert found == {"a": 3, "Add:0": 2, "in": 2, "out": 3, "b": 5}
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.tuples(st.integers(0, 4), st.floats(0, 1e6)), max_size=8), min_size=1, max_size=8))
 def test_sums_add_up(runs: list[list[tuple[int, float]]]) -> None:
     recorded = tuple(tuple(Timed((key,), str(key), f"T{key % 2}", "P", us) for key, us in run) for run in runs)

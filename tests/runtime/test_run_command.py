@@ -21,12 +21,14 @@ def x(tmp_path: Path) -> Path:
     return tmp_path / "x.npy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["double.tflite", "double.onnx"])
 def test_an_artifact_on_an_array(ferry, artifacts, x: Path, kind: str) -> None:
     code, out, err = ferry("run", artifacts[kind], "--input", x)
     assert (code, out, err) == (0, "y  float32[1x4]\n  2 4 6 8\n", "")
 
 
+@pytest.mark.slow
 def test_a_bundle_on_its_probe(ferry, make_bundle) -> None:
     code, out, err = ferry("run", make_bundle("pair.tflite").path)
     assert code == 0
@@ -34,6 +36,7 @@ def test_a_bundle_on_its_probe(ferry, make_bundle) -> None:
     assert err == "no --input: running the first sample of the bundle's probe\n"
 
 
+@pytest.mark.slow
 def test_json(ferry, artifacts, x: Path) -> None:
     code, out, _ = ferry("run", artifacts["double.onnx"], "--input", f"x={x}", "--json")
     data = json.loads(out)
@@ -44,6 +47,7 @@ def test_json(ferry, artifacts, x: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_labels_name_the_top_classes(ferry, make_bundle, x: Path) -> None:
     bundle = make_bundle("double.onnx", labels=("ant", "bee", "cat", "dog"))
     code, out, _ = ferry("run", bundle.path, "--input", x, "--top", 2)
@@ -56,6 +60,7 @@ def test_labels_name_the_top_classes(ferry, make_bundle, x: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_raw_feeds_and_prints_stored_integers(ferry, artifacts, make_bundle, tmp_path: Path) -> None:
     np.save(tmp_path / "q.npy", np.int8([[3, 3, 3, 3]]))
     code, out, _ = ferry("run", artifacts["int8.tflite"], "--input", tmp_path / "q.npy", "--raw")
@@ -65,6 +70,7 @@ def test_raw_feeds_and_prints_stored_integers(ferry, artifacts, make_bundle, tmp
     assert out.startswith("y  int8[1x4]")
 
 
+@pytest.mark.slow
 def test_output_is_written(ferry, artifacts, x: Path, tmp_path: Path) -> None:
     code, _, _ = ferry("run", artifacts["double.onnx"], "--input", x, "--output", tmp_path / "y.npz")
     assert code == 0
@@ -72,6 +78,7 @@ def test_output_is_written(ferry, artifacts, x: Path, tmp_path: Path) -> None:
         assert found["y"].tolist() == [[2, 4, 6, 8]]
 
 
+@pytest.mark.slow
 def test_a_picture_goes_through_the_bundles_preprocessing(ferry, make_bundle, tmp_path: Path) -> None:
     pytest.importorskip("PIL.Image").fromarray(np.full((1, 4), 51, np.uint8)).save(tmp_path / "gray.png")
     bundle = make_bundle("double.onnx", preprocess=Preprocess(scale=1 / 255, color="gray"))
@@ -80,6 +87,7 @@ def test_a_picture_goes_through_the_bundles_preprocessing(ferry, make_bundle, tm
     assert "input x: takes float32[1x4], and was given float32[1x1x4x1]" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

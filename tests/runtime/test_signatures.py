@@ -111,6 +111,7 @@ def test_the_proof_on_a_device_covers_every_signature(two: Bundle) -> None:
     assert (found["samples"], found["violations"]) == (2, [])
 
 
+@pytest.mark.slow
 def test_measuring_one_of_them(two: Bundle) -> None:
     options = BenchOptions(num_runs=2, warmup_runs=1, min_secs=0, signature="zero")
     assert bench(two.path, options).artifact["signature"] == "zero"
@@ -119,6 +120,7 @@ def test_measuring_one_of_them(two: Bundle) -> None:
         bench(two.path, BenchOptions(signature="none"))
 
 
+@pytest.mark.slow
 def test_the_commands(two: Bundle, ferry, tmp_path: Path) -> None:
     status, out, err = ferry("run", two.path, "--signature", "zero", "--json")
     assert status == 0, err

@@ -46,6 +46,7 @@ def test_the_tiny_models_are_sound_and_double(kind: str, tmp_path: Path) -> None
         assert model([[1, 2, 3, 4]]).tolist() == [[2, 4, 6, 8]]
 
 
+@pytest.mark.slow
 def test_what_is_installed_here_is_usable(found: Survey) -> None:
     engines = {f.name: f for f in found.engines}
     assert list(engines) == [
@@ -75,6 +76,7 @@ def test_what_cannot_be_used_says_why_and_what_to_do(found: Survey) -> None:
     }
 
 
+@pytest.mark.slow
 def test_nothing_was_imported_here(tmp_path: Path) -> None:
     code = (
         "import sys; from edgeferry_runtime.survey import survey; survey(); "
@@ -92,6 +94,7 @@ def test_the_table_names_each_way_out_once() -> None:
     assert text.endswith("What to do:\n  gpu (TFLite), npu (TFLite): install one")
 
 
+@pytest.mark.slow
 def test_the_command_prints_json(ferry) -> None:
     code, out, err = ferry("engines", "--json")
     data = json.loads(out)

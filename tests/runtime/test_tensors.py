@@ -14,6 +14,7 @@ DTYPES = st.sampled_from(["int8", "uint8", "int16"])
 SCALES = st.floats(1e-6, 1e3)
 
 
+@pytest.mark.slow
 @given(DTYPES, SCALES, st.data())
 def test_stored_values_survive_the_round_trip(dtype: str, scale: float, data: st.DataObject) -> None:
     limits = np.iinfo(dtype)
@@ -22,6 +23,7 @@ def test_stored_values_survive_the_round_trip(dtype: str, scale: float, data: st
     assert np.array_equal(quantization.quantize(quantization.dequantize(stored), dtype), stored)
 
 
+@pytest.mark.slow
 @given(DTYPES, SCALES, st.data())
 def test_real_values_in_range_come_back_within_half_a_step(dtype: str, scale: float, data: st.DataObject) -> None:
     limits = np.iinfo(dtype)

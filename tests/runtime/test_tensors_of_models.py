@@ -118,6 +118,7 @@ def test_a_fitting_input_is_handed_on_as_it_is(artifacts, suffix: str) -> None:
             assert all(value is x for value in seen)
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_large_model_is_mapped_and_read_once(tiny, tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"large.{suffix}"

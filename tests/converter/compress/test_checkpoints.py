@@ -55,6 +55,7 @@ def test_everything_comes_back_as_it_was(tmp_path: Path) -> None:
         assert store.lap("another") is None
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.dictionaries(st.text("ab/.:%é file", min_size=1), arrays(np.float32, array_shapes(min_dims=0)), max_size=4))
 def test_any_name_and_any_bits_survive(tmp_path_factory: pytest.TempPathFactory, values: dict[str, np.ndarray]) -> None:
@@ -107,6 +108,7 @@ def test_the_source_is_measured_again_where_artifacts_are_made_otherwise(tmp_pat
         assert store.journal.start is None
 
 
+@pytest.mark.slow
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\nfrom edgeferry_converter.compress.checkpoints import opened\n"

@@ -74,6 +74,7 @@ RECIPES = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(RECIPES)
 def test_what_is_written_is_read_again(recipe: CompressRecipe) -> None:
@@ -83,6 +84,7 @@ def test_what_is_written_is_read_again(recipe: CompressRecipe) -> None:
     assert recipe_text.digests(again) == recipe_text.digests(recipe)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(RECIPES.filter(lambda r: len(r.step) > 1), st.integers(0, 9))
 def test_a_hash_is_of_a_step_and_all_before(recipe: CompressRecipe, where: int) -> None:
@@ -191,6 +193,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(st.sampled_from(sorted(methods.METHODS)), st.data())
 def test_a_value_of_any_type_is_read_or_refused(method: str, data: st.DataObject) -> None:

@@ -96,6 +96,7 @@ def test_the_first_label_that_is_none_is_named(labels: Any, target: Target, said
     assert said in str(error.value)
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 2), min_size=1))
 def test_numbers_and_one_hot_rows_say_the_same(labels: list[int]) -> None:
     """Property: however classes are written, losses and metrics see the same numbers."""

@@ -50,6 +50,7 @@ def ort(values: Array) -> Array:
     return np.stack(columns, 1)
 
 
+@pytest.mark.slow
 @given(KERNELS, BITS)
 def test_integers_are_those_of_ai_edge_quantizer(values: Array, bits: int) -> None:
     stored, scale = aeq(values, bits)
@@ -60,6 +61,7 @@ def test_integers_are_those_of_ai_edge_quantizer(values: Array, bits: int) -> No
     assert not found[:, empty].any()
 
 
+@pytest.mark.slow
 @given(KERNELS, BITS, st.booleans())
 def test_snapped_weights_are_quantized_to_the_same_integers_by_everyone(
     values: Array, bits: int, clipped: bool
@@ -74,6 +76,7 @@ def test_snapped_weights_are_quantized_to_the_same_integers_by_everyone(
         np.testing.assert_array_equal(ort(snapped), wanted)
 
 
+@pytest.mark.slow
 @given(KERNELS, BITS)
 def test_a_channel_that_holds_something_holds_the_largest_integer(values: Array, bits: int) -> None:
     for scale in (None, clipped_scale(values, (1,), bits)):
@@ -82,6 +85,7 @@ def test_a_channel_that_holds_something_holds_the_largest_integer(values: Array,
         np.testing.assert_array_equal(np.abs(found).max(0), np.where(full, LARGEST[bits], 0))
 
 
+@pytest.mark.slow
 @given(KERNELS, BITS)
 def test_zero_stays_zero(values: Array, bits: int) -> None:
     assert not snap(values, (1,), bits)[values == 0].any()

@@ -19,6 +19,7 @@ def values(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 5, shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 99), st.integers(1, 40), st.floats(0, 1))
 def test_exactly_so_many_of_the_smallest_go(seed: int, size: int, share: float) -> None:
     sizes, count = values(seed, size), round(share * size)
@@ -31,6 +32,7 @@ def test_of_equal_values_the_first_go() -> None:
     assert smallest(np.array([[2.0, 1, 1], [1, 1, 0]]), 3).tolist() == [[False, True, True], [False, False, True]]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 99), st.floats(0, 1), st.integers(0, 11), st.integers(0, 19))
 def test_a_pool_loses_what_it_shall_and_no_kernel_more_than_it_may(seed: int, share: float, a: int, b: int) -> None:
     sizes = {"a": values(seed, 3, 4), "b": values(seed + 1, 20) / 2}
@@ -51,6 +53,7 @@ def test_a_pool_takes_the_smallest_whichever_kernel_they_are_in() -> None:
     }
 
 
+@pytest.mark.slow
 @given(st.integers(0, 99), st.integers(1, 7), st.integers(1, 3), st.sampled_from([0, 1, 2]))
 def test_of_each_group_exactly_the_largest_stay(seed: int, n: int, groups: int, axis: int) -> None:
     m, shape = 8, [2, 3, 2]

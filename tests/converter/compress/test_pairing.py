@@ -79,6 +79,7 @@ def test_outputs_are_found() -> None:
             output_of("t", answers, wanted, count)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(
     arrays.arrays(np.float32, (2, 7, 5, 3), elements=st.floats(-5, 5, width=32)),
@@ -100,6 +101,7 @@ def test_resizing_halves_a_ramp_to_a_ramp() -> None:
     np.testing.assert_allclose(resized(ramp, (16,)).ravel()[1:4], [0.25, 0.75, 1.25], rtol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(arrays.arrays(np.float32, (4, 5), elements=st.floats(-6, 6, width=32)))
 def test_logits_come_back_from_probabilities(values: Array) -> None:

@@ -43,6 +43,7 @@ def said(path: Path) -> str:
     return "\n".join(texts(path))
 
 
+@pytest.mark.slow
 def test_every_step_is_named_and_the_gate_is_drawn(tmp_path: Path) -> None:
     plot(history(), tmp_path / "h.svg")
     found = texts(tmp_path / "h.svg")
@@ -56,6 +57,7 @@ def test_every_step_is_named_and_the_gate_is_drawn(tmp_path: Path) -> None:
         assert label in found
 
 
+@pytest.mark.slow
 def test_without_artifacts_the_size_is_in_parameters_and_no_time_is_said(tmp_path: Path) -> None:
     bare = Standing(0.5, 4000, 0.0)
     steps = (Entry("a", "distill", replace(bare, score=0.4), -20.0),)
@@ -78,6 +80,7 @@ def test_the_size_is_one_that_every_point_has() -> None:
     assert label(MEASURED, replace(PRUNED, compressed_bytes=None, artifact_bytes=None)) == "parameters, thousands"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [float("nan"), float("inf"), 1.7e308])
 def test_a_step_without_a_figure_is_said(tmp_path: Path, score: float) -> None:
     steps = (Entry("a", "distill", replace(PRUNED, score=score), 0.0),)
@@ -85,6 +88,7 @@ def test_a_step_without_a_figure_is_said(tmp_path: Path, score: float) -> None:
     assert texts(tmp_path / "h.svg").count("without a figure: 1") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".svg", ".png", ".PNG"])
 def test_the_same_history_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     files = [tmp_path / f"{name}{suffix}" for name in "ab"]
@@ -111,6 +115,7 @@ STANDING = st.builds(
 STEP = st.builds(Entry, name=NAME, method=NAME, standing=STANDING, drop=st.floats(), max_drop=NUMBER)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(st.builds(history, start=STANDING, steps=st.lists(STEP, max_size=5).map(tuple), source=NAME, stopped=NAME))
 def test_any_history_is_drawn(tmp_path_factory: pytest.TempPathFactory, whole: History) -> None:
@@ -131,6 +136,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_nothing_of_the_process_is_changed(tmp_path: Path) -> None:
     """No pyplot is loaded, and the settings are what they were."""
     code = f"""

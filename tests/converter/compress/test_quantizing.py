@@ -159,6 +159,7 @@ def test_overrides_that_cannot_be_are_refused(network: KerasNetwork) -> None:
             Quantize(override=(table,)).begin(network, context(1))
 
 
+@pytest.mark.slow
 def test_rounding_by_samples_contradicts_what_was_trained(network: KerasNetwork) -> None:
     with pytest.raises(UsageError, match="other integers"):
         Quantize().converted_by(Recipe(rounding="gptq", calibrate=Path("x.npz")), network)

@@ -27,6 +27,7 @@ MOMENTS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(NAMES, LIMITS), st.dictionaries(NAMES, MOMENTS), st.sets(NAMES, max_size=3))
 def test_ranges_survive_their_file(
     tmp_path_factory: pytest.TempPathFactory, ranges: dict, moments: dict, inputs: set[str]

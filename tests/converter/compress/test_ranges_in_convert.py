@@ -90,6 +90,7 @@ def digits(tmp_path: Path) -> Path:
     return tmp_path / "ranges.npz"
 
 
+@pytest.mark.slow
 @FORMATS
 def test_what_found_no_tensor_is_a_warning(tmp_path: Path, digits: Path, to: str) -> None:
     told: list[str] = []
@@ -118,6 +119,7 @@ def test_what_the_artifact_stores_otherwise_is_a_warning(keras_cnn: Path, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_calibration_data_calibrate_what_is_not_matched(tmp_path: Path, digits: Path) -> None:
     source = MODELS / "digits.tflite"
     recipe = Recipe("tflite", "int8", calibrate=MODELS / "digits.npz", tolerance=LOOSE)
@@ -129,6 +131,7 @@ def test_calibration_data_calibrate_what_is_not_matched(tmp_path: Path, digits: 
     assert {after[name].quantization.scale[0] for name in differ} == {np.float32(0.5 / 255)}
 
 
+@pytest.mark.slow
 def test_integers_are_those_that_the_artifact_computes_with(tmp_path: Path) -> None:
     recipe = Recipe("tflite", "int8", calibrate=MODELS / "digits.npz")
     wide = weights(convert(MODELS / "digits.tflite", tmp_path / "a", recipe).artifact)

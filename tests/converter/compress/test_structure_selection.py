@@ -47,6 +47,7 @@ def share(ledger: Ledger, choice: Choice) -> float:
     return ledger.share
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(1, 12), min_size=2, max_size=5), st.randoms())
 def test_a_ledger_counts_what_the_arrays_have(widths: list[int], random: Any) -> None:
     units = chain(*widths)
@@ -61,6 +62,7 @@ def test_a_ledger_counts_what_the_arrays_have(widths: list[int], random: Any) ->
     assert ledger.total == pytest.approx(ledger.before)
 
 
+@pytest.mark.slow
 @given(st.floats(0.35, 1), st.sampled_from(["macs", "parameters", "channels"]), st.sampled_from(["global", "uniform"]))
 def test_the_target_holds_and_no_block_goes_for_nothing(wanted: float, target: str, scope: str) -> None:
     units = chain(32, 48, 32, 10)
@@ -177,6 +179,7 @@ def test_a_pattern_that_matches_nothing_is_an_error(wish: Wish) -> None:
         choose(units, important(units), wish, "m")
 
 
+@pytest.mark.slow
 def test_thousands_of_units_take_a_moment() -> None:
     units = chain(*[512] * 12, 10)
     importance, begin = important(units), time.thread_time()

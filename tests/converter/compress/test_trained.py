@@ -32,6 +32,7 @@ def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@pytest.mark.slow
 @given(VALUES, st.permutations([1, 2, 3]))
 def test_an_activation_is_known_again_in_every_layout(values: np.ndarray, order: list[int]) -> None:
     """Property: moments depend neither on the order of axes nor on how samples are shown."""
@@ -40,6 +41,7 @@ def test_an_activation_is_known_again_in_every_layout(values: np.ndarray, order:
     assert distance(moments(values.reshape(len(values), -1)), moments(values)) <= SAME
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES)
 def test_the_distance_is_symmetric(a: np.ndarray, b: np.ndarray) -> None:
     assert distance(moments(a), moments(b)) == distance(moments(b), moments(a))
